@@ -1,0 +1,97 @@
+"""Frozen options, the same on both ends. Seconds and bytes throughout.
+
+Every default has its reason beside it; every bound in trioweb has its name here.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass
+
+__all__ = ["Heartbeat", "Limits", "Overflow", "Timeouts"]
+
+
+def _positive(owner: object, *names: str) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        if not value > 0 or value != value:  # also refuses NaN
+            raise ValueError(f"{type(owner).__name__}.{name} must be positive, not {value!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one connection may cost. Beyond a limit the peer gets a code, or has to wait."""
+
+    #: Largest message accepted, in bytes of payload; 1009 above it. 1 MiB is what the field uses.
+    max_message: int = 2**20
+    #: Frames in one message; 1009 above it. A message of 1 MiB in 256-byte frames still passes.
+    max_fragments: int = 4096
+    #: The inbox mark: above so many bytes, or messages, decoded but not yet taken, we stop
+    #: decoding and reading, and TCP pushes back. One read's worth: more adds only latency.
+    inbox_bytes: int = 2**16
+    inbox_messages: int = 1024
+    #: The outbox mark: `send` waits while so many bytes, or frames, are queued, so the queue
+    #: never holds more than the mark and one message. 64 KiB keeps a link busy for a round trip.
+    outbox_bytes: int = 2**16
+    outbox_frames: int = 1024
+    #: Pongs and pings not yet written; at the mark we stop reading. Nobody honest comes near.
+    outbox_control: int = 64
+    #: Messages longer than this leave in fragments, so that control frames get between.
+    fragment: int = 2**16
+    #: One read from the transport.
+    read: int = 2**16
+    #: Request line and headers of a handshake, and the count of header lines; 431 above it.
+    max_headers: int = 2**14
+    max_header_lines: int = 100
+    #: Bytes of a rejecting response's body that a client keeps.
+    max_response_body: int = 2**12
+    #: Pings of our own that wait for their pongs; `ping` waits its turn above it.
+    max_pings: int = 64
+
+    def __post_init__(self) -> None:
+        _positive(self, *self.__slots__)
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """The deadlines, each a cancel scope on Trio's clock. ``math.inf`` switches one off."""
+
+    #: Client: name look-up, TCP and TLS together.
+    connect: float = 10
+    #: Both ends: from the first byte awaited to the end of the upgrade, TLS included on servers.
+    handshake: float = 10
+    #: Server: from the upgrade to an accepted first message, and for a check of the handshake.
+    auth: float = 10
+    #: Time without any progress while there is something to write. Not a limit on a slow link.
+    write: float = 20
+    #: From our close frame to the end of the TCP connection, whatever the peer does.
+    close: float = 10
+
+    def __post_init__(self) -> None:
+        _positive(self, "connect", "handshake", "auth", "write", "close")
+        if math.isinf(self.close):
+            raise ValueError("Timeouts.close must be finite: every ending is bounded")
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """Ping after ``interval`` seconds in which nothing was heard; fail ``timeout`` after that.
+
+    20 seconds each is below the idle limit of every common proxy (60 s) with one miss allowed.
+    """
+
+    interval: float = 20
+    timeout: float = 20
+
+    def __post_init__(self) -> None:
+        _positive(self, "interval", "timeout")
+
+
+class Overflow(enum.Enum):
+    """What happens to a message for a connection whose outbox is full."""
+
+    #: Leave the message out for this receiver, and count it in its statistics.
+    DROP_NEWEST = "drop newest"
+    #: Close the receiver with 1008 "slow consumer".
+    CLOSE = "close"

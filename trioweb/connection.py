@@ -1,0 +1,277 @@
+"""`WebSocket`: one connection, on either end."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import trio
+
+from .lifecycle import Lifecycle
+from .protocol.machine import check_close
+from .types import Close, CloseCode, Message, Request, Response, State
+
+__all__ = ["Statistics", "WebSocket", "lifecycle_of"]
+
+#: A full checkpoint at least every so many calls, or bytes, whichever is first.
+_CALLS = 64
+_BYTES = 2**16
+
+class _Turn(threading.local):
+    """What the running task has sent and received since it last gave up its turn."""
+
+    task: object = None
+    calls = 0
+    size = 0
+
+
+_turn = _Turn()
+
+
+def _checkpoint_is_due(size: int) -> bool:
+    turn = _turn
+    task = trio.lowlevel.current_task()
+    if turn.task is not task:  # another task has run since
+        turn.task = task
+        turn.calls = turn.size = 0
+    turn.calls += 1
+    turn.size += size
+    if turn.calls < _CALLS and turn.size < _BYTES:
+        return False
+    turn.calls = turn.size = 0
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """A snapshot of one connection: counts since its upgrade, and what is queued now."""
+
+    messages_sent: int
+    messages_received: int
+    #: Bytes of frames, taken by and from the transport.
+    bytes_sent: int
+    bytes_received: int
+    #: Messages left out by an overflow policy.
+    messages_dropped: int
+    #: Messages that came and were never taken, since we had closed.
+    messages_discarded: int
+    inbox_messages: int
+    outbox_bytes: int
+    outbox_frames: int
+
+
+class WebSocket(trio.abc.Channel[Message]):
+    """One WebSocket connection: a `trio.abc.Channel` of ``str`` and ``bytes``.
+
+    Any number of tasks may send, ping and close at the same time; a second concurrent `receive`
+    raises `trio.BusyResourceError`. Made by `connect` and the servers, not by hand.
+
+    `receive` and `send` run a full checkpoint at least every 64 calls or 64 KiB of the calling
+    task, whichever is first, and `receive` whenever it finds no message decoded already. Pings
+    are answered at once while somebody waits in `receive`, else within 100 ms.
+
+    How it ends: `receive` raises `EndOfChannel` after the peer closed with 1000, 1001 or no code,
+    or our server drained, and `ConnectionBroken` after any other end. `send` and `ping` raise
+    `ConnectionBroken` after every end. After one's own `aclose` all raise `ConnectionClosedByUs`.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_inbox",
+        "_life",
+        "_outbox",
+        "principal",
+        "request",
+        "response",
+        "subprotocol",
+    )
+
+    def __init__(
+        self,
+        life: Lifecycle,
+        *,
+        request: Request,
+        response: Response,
+        subprotocol: str | None = None,
+        principal: Any = None,
+    ) -> None:
+        #: The request that became this connection, and the 101 response to it.
+        self.request = request
+        self.response = response
+        #: The subprotocol agreed on, or None.
+        self.subprotocol = subprotocol
+        #: What the server's ``authenticate`` returned for the peer.
+        self.principal: Any = principal
+        self._life = life
+        self._outbox = life.outbox
+        self._inbox = life.reading.inbox
+        life.connection = self
+
+    # --- sending -----------------------------------------------------------------------------
+
+    async def send(self, message: Message | bytearray | memoryview) -> None:
+        """Send ``str`` as a text message, bytes of any kind as a binary one.
+
+        Waits for room in the outbox, then queues: `trio.Cancelled` means that the message was
+        not queued. Returning does not mean that the peer has it.
+
+        Raises `ConnectionBroken` after the connection's end, `ConnectionClosedByUs` after
+        `aclose`, `TypeError` for another type, `UnicodeEncodeError` for a lone surrogate.
+        """
+        if not isinstance(message, (str, bytes)):
+            message = _as_bytes(message)
+        if _checkpoint_is_due(len(message)):
+            await trio.lowlevel.checkpoint()
+        if self._outbox.full and self._life.closed is None:
+            await self._outbox.wait_room()
+        self._put(message)
+
+    def send_nowait(self, message: Message | bytearray | memoryview) -> None:
+        """Send as `send` does, or raise `trio.WouldBlock` when the outbox is full."""
+        if not isinstance(message, (str, bytes)):
+            message = _as_bytes(message)
+        if self._outbox.full and self._life.closed is None:
+            raise trio.WouldBlock
+        self._put(message)
+
+    async def wait_written(self) -> None:
+        """Wait until the transport has taken all that was sent, so that nothing is queued here.
+
+        What is made only then and sent next is as fresh as can be: the way to send state to
+        slow receivers. Raises as `send` does.
+        """
+        await trio.lowlevel.checkpoint()
+        await self._outbox.wait_written()
+        if self._life.closed is not None:
+            raise self._life.send_error()
+
+    # --- receiving ---------------------------------------------------------------------------
+
+    async def receive(self) -> Message:
+        """Return the next message. Cancelling it loses none.
+
+        Raises `EndOfChannel` after a clean end, `ConnectionBroken` after any other,
+        `ConnectionClosedByUs` after `aclose`, `trio.BusyResourceError` if another task waits.
+        """
+        inbox = self._inbox
+        if inbox and _checkpoint_is_due(len(inbox[0])):
+            await trio.lowlevel.checkpoint()
+        while not inbox:
+            if self._life.closed is not None:
+                await trio.lowlevel.checkpoint()
+                raise self._life.receive_error()
+            await self._life.reading.wait_message()
+        return inbox.popleft()
+
+    def receive_nowait(self) -> Message:
+        """Return a message that is here, after at most one read; else `trio.WouldBlock`.
+
+        Raises as `receive` does at the connection's end.
+        """
+        self._life.reading.receive_nowait()
+        if self._inbox:
+            return self._inbox.popleft()
+        if self._life.closed is not None:
+            raise self._life.receive_error()
+        raise trio.WouldBlock
+
+    # --- control -----------------------------------------------------------------------------
+
+    async def ping(self) -> float:
+        """Ping the peer and wait for the pong; return the seconds it took (RFC 6455, 5.5.2).
+
+        Has no deadline of its own: use a cancel scope. Raises `ConnectionBroken` when the
+        connection ends first.
+        """
+        await trio.lowlevel.checkpoint()
+        while self._life.closed is None and self._outbox.control_full:
+            await self._outbox.wait_control_room()
+        if self._life.closed is not None:
+            raise self._life.send_error()
+        payload, ping = self._life.ping()
+        try:
+            await ping.event.wait()
+        finally:
+            self._life.pings.pop(payload, None)
+        if not ping.answered:
+            raise self._life.send_error()
+        return trio.current_time() - ping.sent
+
+    async def aclose(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
+        """Close: what was sent leaves first, then the close frame; then wait for the peer's.
+
+        Returns within `Timeouts.close` whatever the peer does; when cancelled, the connection is
+        cut at once. Closing twice is fine. Raises `ValueError` for a code that may not be sent
+        or a reason above 123 bytes (RFC 6455, 7.4).
+        """
+        await self._life.aclose(check_close(code, reason))
+
+    # --- looking -----------------------------------------------------------------------------
+
+    @property
+    def id(self) -> str:
+        """A short random name, which stands in every log line about this connection."""
+        return self._life.id
+
+    @property
+    def closed(self) -> Close | None:
+        """How the connection ended; None while it has not."""
+        return self._life.closed
+
+    @property
+    def latency(self) -> float | None:
+        """Seconds from the last answered ping, ours or the heartbeat's, to its pong."""
+        return self._life.latency
+
+    @property
+    def state(self) -> State:
+        """Where the connection is in its life."""
+        return self._life.machine.state
+
+    @property
+    def local_address(self) -> Any:
+        """Our end of the transport, as ``getsockname`` gives it; None where there is none."""
+        return self._life.transport.local_address
+
+    @property
+    def remote_address(self) -> Any:
+        """The peer's end of the transport, as ``getpeername`` gives it."""
+        return self._life.transport.remote_address
+
+    def statistics(self) -> Statistics:
+        """Return the counts as they are now."""
+        life, outbox, reading = self._life, self._outbox, self._life.reading
+        return Statistics(
+            messages_sent=outbox.messages_sent,
+            messages_received=reading.messages_received,
+            bytes_sent=outbox.bytes_sent,
+            bytes_received=reading.bytes_received,
+            messages_dropped=life.dropped,
+            messages_discarded=reading.discarded,
+            inbox_messages=len(self._inbox),
+            outbox_bytes=outbox.size,
+            outbox_frames=outbox.frames,
+        )
+
+    def __repr__(self) -> str:
+        return f"<WebSocket {self.id} {self.state.value}>"
+
+    def _put(self, message: Message) -> None:
+        life = self._life
+        if life.closed is None:
+            # More messages wait: their answers may leave in one write with this one.
+            self._outbox.put(message, later=bool(self._inbox))
+        if life.closed is not None:
+            raise life.send_error()
+
+
+def lifecycle_of(ws: WebSocket) -> Lifecycle:
+    """Return the inner life of a connection, for the other parts of trioweb."""
+    return ws._life
+
+
+def _as_bytes(message: object) -> bytes:
+    if isinstance(message, (bytearray, memoryview)):
+        return bytes(message)
+    raise TypeError(f"a message is str or bytes, not {type(message).__name__}")

@@ -1,0 +1,130 @@
+"""Everything that trioweb raises on purpose.
+
+::
+
+    TriowebError
+    |-- ConnectionEnded             .code, .reason: the connection is over
+    |   |-- EndOfChannel            also trio.EndOfChannel: a clean end
+    |   |-- ConnectionBroken        also trio.BrokenResourceError: any other end
+    |   `-- ConnectionClosedByUs    also trio.ClosedResourceError: after our own aclose()
+    |-- HandshakeError              there was no connection
+    |   |-- HandshakeRejected       .status, .headers, .body: the server said no
+    |   |-- HandshakeInvalid        the other end does not speak WebSocket properly
+    |   `-- HandshakeTimeout        also trio.TooSlowError: a deadline passed
+    |-- ConnectFailed               also OSError: no connection to the address, or no TLS on it
+    |-- ProtocolError               .code, .reason: the peer broke the protocol
+    `-- Refused                     raised by *your* check: .status, .reason
+
+Whoever writes for any `trio.abc.Channel` catches Trio's three; whoever wants the close code
+catches `ConnectionEnded`. A message of the wrong type is a plain `TypeError`, a close code that
+may not be sent a `ValueError`.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from .types import Close, Headers
+
+__all__ = [
+    "ConnectFailed",
+    "ConnectionBroken",
+    "ConnectionClosedByUs",
+    "ConnectionEnded",
+    "EndOfChannel",
+    "HandshakeError",
+    "HandshakeInvalid",
+    "HandshakeRejected",
+    "HandshakeTimeout",
+    "ProtocolError",
+    "Refused",
+    "TriowebError",
+]
+
+
+class TriowebError(Exception):
+    """The base of every error of trioweb."""
+
+
+class ConnectionEnded(TriowebError):
+    """The connection is over; ``close`` says how, ``code`` and ``reason`` are its parts."""
+
+    def __init__(self, close: Close) -> None:
+        super().__init__(str(close))
+        self.close = close
+
+    @property
+    def code(self) -> int:
+        """The close code; 1005 for a close frame without one, 1006 for no close frame."""
+        return self.close.code
+
+    @property
+    def reason(self) -> str:
+        """The reason in the close frame, or our own words for an end without one."""
+        return self.close.reason
+
+
+class EndOfChannel(ConnectionEnded, trio.EndOfChannel):
+    """`receive` after a clean end: the peer's 1000, 1001 or no code, or our own drain."""
+
+
+class ConnectionBroken(ConnectionEnded, trio.BrokenResourceError):
+    """`receive` after any other end; `send` and `ping` after any end that was not our aclose."""
+
+
+class ConnectionClosedByUs(ConnectionEnded, trio.ClosedResourceError):
+    """Any use of a WebSocket after its own `aclose`."""
+
+
+class HandshakeError(TriowebError):
+    """The opening handshake did not lead to a connection (RFC 6455, 4)."""
+
+
+class HandshakeRejected(HandshakeError):
+    """The server answered the upgrade with a plain response.
+
+    ``body`` holds the first bytes of it (`Limits.max_response_body`, 4 KiB by default).
+    """
+
+    def __init__(self, status: int, headers: Headers, body: bytes = b"") -> None:
+        text = body[:200].decode("utf-8", "replace").strip()
+        super().__init__(f"server answered {status}{': ' + text if text else ''}")
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+
+class HandshakeInvalid(HandshakeError):
+    """The answer to our upgrade is not what RFC 6455, 4.1 asks for."""
+
+
+class HandshakeTimeout(HandshakeError, trio.TooSlowError):
+    """`Timeouts.connect` or `Timeouts.handshake` passed before the connection was open."""
+
+
+class ConnectFailed(TriowebError, OSError):
+    """No TCP or TLS connection to the address; the cause is chained."""
+
+
+class ProtocolError(TriowebError):
+    """The peer broke the protocol; ``code`` is the close code that says so."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(f"{code}: {reason}")
+        self.code = code
+        self.reason = reason
+
+
+class Refused(TriowebError):
+    """Raise it in an authentication check to turn a peer away.
+
+    Before the upgrade the peer gets ``status`` (401 by default, 403 for someone known but not
+    allowed) with the reason as its body. After the upgrade it gets a close frame with the
+    check's code and the reason, which must then fit 123 bytes of UTF-8 and is cut to them.
+    """
+
+    def __init__(self, reason: str = "", *, status: int = 401, headers: Headers | None = None):
+        super().__init__(reason)
+        self.reason = reason
+        self.status = status
+        self.headers = headers or Headers()

@@ -1,0 +1,36 @@
+"""The heartbeat: a silent peer is asked for a sign of life, and given up without one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from .config import Heartbeat
+from .reading import Reading
+
+__all__ = ["beat"]
+
+
+async def beat(
+    options: Heartbeat, reading: Reading, ping: Callable[[], object], dead: Callable[[], None]
+) -> None:
+    """Call ``ping`` when the peer was silent too long, and ``dead`` when that does not help.
+
+    Any byte counts as heard. While our own side does not read, for its inbox is full, silence
+    says nothing about the peer: the count starts again when reading does.
+    """
+    while True:
+        silent = trio.current_time() - reading.last_heard
+        if silent < options.interval:
+            await trio.sleep(options.interval - silent)
+        elif reading.paused:
+            await reading.wait_unpaused()
+            reading.last_heard = trio.current_time()
+        else:
+            ping()
+            with trio.move_on_after(options.timeout) as scope:
+                await reading.wait_heard()
+            if scope.cancelled_caught and not reading.paused:
+                dead()
+                return

@@ -1,0 +1,313 @@
+"""How one connection lives and ends: its nursery, its background tasks, its way down.
+
+An end has one cause, the first. It is made known at once (`Lifecycle.finish` is synchronous: the
+state changes, everyone who waits is woken), and then carried out by one task, within
+`Timeouts.close`: write what is queued and the close frame, wait for the peer's, close.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Sequence
+from types import TracebackType
+
+import trio
+
+from .abc import Connection, Observer
+from .config import Heartbeat, Limits, Timeouts
+from .errors import ConnectionBroken, ConnectionClosedByUs, ConnectionEnded, EndOfChannel
+from .heartbeat import beat
+from .nursery import OwnNursery
+from .outbox import Outbox
+from .protocol.machine import Failed, Machine, PeerClosed, Ping
+from .reading import Attendant, Reading
+from .transport import NonblockingTransport, Transport
+from .types import Close, CloseCode, Side
+
+__all__ = ["Lifecycle", "SentPing"]
+
+logger = logging.getLogger("trioweb.connection")
+
+_CLEAN = frozenset({CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.NO_STATUS})
+
+
+class SentPing:
+    """A ping that waits for its pong."""
+
+    __slots__ = ("answered", "event", "sent")
+
+    def __init__(self) -> None:
+        self.event = trio.Event()
+        self.sent = trio.current_time()
+        self.answered = False
+
+
+class Lifecycle:
+    """One connection's parts and nursery; an async context manager around its use.
+
+    Leaving the block normally closes with 1000. Leaving it by an exception sends 1001 without
+    waiting and cuts the connection. The block's exception comes out as it is, never in a group.
+    """
+
+    __slots__ = (
+        "_attendant",
+        "_by_us",
+        "_heartbeat",
+        "_heartbeat_payload",
+        "_heartbeat_scope",
+        "_nursery",
+        "_observers",
+        "_own",
+        "_own_attendant",
+        "_receive_error",
+        "side",
+        "_timeouts",
+        "closed",
+        "connection",
+        "down",
+        "dropped",
+        "id",
+        "latency",
+        "machine",
+        "outbox",
+        "pings",
+        "reading",
+        "transport",
+    )
+
+    def __init__(
+        self,
+        transport: Transport,
+        side: Side,
+        *,
+        trailing_data: bytes = b"",
+        attendant: Attendant | None = None,
+        limits: Limits,
+        timeouts: Timeouts,
+        heartbeat: Heartbeat | None,
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        #: A short random name for logs.
+        self.id = secrets.token_hex(4)
+        #: How the connection ended, as soon as that is decided.
+        self.closed: Close | None = None
+        #: Set when the transport is closed.
+        self.down = trio.Event()
+        self.pings: dict[bytes, SentPing] = {}
+        self.latency: float | None = None
+        self.dropped = 0
+        self.transport = transport
+        self.machine = Machine(side, limits)
+        self.machine.upgraded(trailing_data)
+        self.outbox = Outbox(transport, self.machine, limits, timeouts, self)
+        self._attendant = attendant or Attendant()
+        self._own_attendant = attendant is None
+        self.reading = Reading(
+            transport, self.machine, self.outbox, limits, timeouts, self._attendant, self
+        )
+        #: What observers and logs get to see; set by whoever makes the public object.
+        self.connection: Connection | None = None
+        self.side = side
+        self._timeouts = timeouts
+        self._heartbeat = heartbeat
+        self._heartbeat_scope: trio.CancelScope | None = None
+        self._heartbeat_payload = b""
+        self._observers = observers
+        self._receive_error: type[ConnectionEnded] = ConnectionBroken
+        self._by_us = False
+        self._own = OwnNursery()
+        self._nursery: trio.Nursery | None = None
+
+    # --- the nursery -------------------------------------------------------------------------
+
+    async def __aenter__(self) -> None:
+        self._nursery = await self._own.__aenter__()
+        if self._own_attendant and isinstance(self.transport, NonblockingTransport):
+            self._nursery.start_soon(self._attendant.run, name=f"websocket {self.id} attendant")
+        if self._heartbeat is not None:
+            self.start("heartbeat")
+        self.reading.begin()
+        self._tell("opened")
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if error is None:
+                await self.aclose(Close(CloseCode.NORMAL))
+            else:
+                self.cut(Close(CloseCode.GOING_AWAY))
+        finally:
+            await self._own.__aexit__(None, None, None)
+
+    def start(self, task: str) -> None:
+        """Start a background task, named for the connection."""
+        assert self._nursery is not None
+        run = {
+            "reader": self.reading.run,
+            "writer": self.outbox.run,
+            "heartbeat": self._beat,
+            "closer": self._go_down,
+        }[task]
+        self._nursery.start_soon(run, name=f"websocket {self.id} {task}")
+
+    async def _beat(self) -> None:
+        assert self._heartbeat is not None
+        with trio.CancelScope() as self._heartbeat_scope:
+            await beat(self._heartbeat, self.reading, self._heartbeat_ping, self._silent)
+
+    # --- ends --------------------------------------------------------------------------------
+
+    def ended(self) -> bool:
+        """Tell whether the end is decided."""
+        return self.closed is not None
+
+    def peer_ended(self, event: PeerClosed | Failed) -> None:
+        """Let the peer's close, or its breach of the protocol, take effect."""
+        clean = isinstance(event, PeerClosed) and event.close.code in _CLEAN
+        error = EndOfChannel if clean else ConnectionBroken
+        self.finish(event.close, error, frame=event.response())
+
+    def lost(self, error: Exception | None) -> None:
+        """Take the end of the transport."""
+        self.machine.lost()
+        reason = str(error) if error is not None else "connection lost without a close frame"
+        self.finish(Close(CloseCode.ABNORMAL, reason, by_peer=True), ConnectionBroken)
+
+    def stalled(self) -> None:
+        """Give up a peer that takes nothing."""
+        self.cut(Close(CloseCode.ABNORMAL, "write timeout: the peer reads nothing"))
+
+    def _heartbeat_ping(self) -> None:
+        self.pings.pop(self._heartbeat_payload, None)  # any byte may have counted as its answer
+        self._heartbeat_payload, _ = self.ping()
+
+    def _silent(self) -> None:
+        self.cut(Close(CloseCode.INTERNAL_ERROR, "ping timeout"))
+
+    def drain(self, close: Close) -> None:
+        """Close for our own side's going away: `receive` ends cleanly."""
+        self.finish(close, EndOfChannel, frame=close)
+
+    def refuse(self, close: Close) -> None:
+        """Close for what the peer does or fails to do."""
+        self.finish(close, ConnectionBroken, frame=close)
+
+    def cut(self, close: Close) -> None:
+        """Send what the transport takes at once, and a close frame; wait for nothing."""
+        sendable = close.code != CloseCode.ABNORMAL
+        self.finish(close, ConnectionBroken, frame=close if sendable else None)
+        self.outbox.abandon()
+        if isinstance(self.transport, NonblockingTransport):
+            self.transport.close()
+        elif self._nursery is not None:
+            self._nursery.start_soon(trio.aclose_forcefully, self.transport)
+
+    async def aclose(self, close: Close) -> None:
+        """Close for the user, who may then use it no more; wait until it is done."""
+        self._by_us = True
+        if self.closed is None:
+            if self.reading.pending is not None:
+                self.peer_ended(self.reading.pending)
+            else:
+                self.finish(close, ConnectionClosedByUs, frame=close)
+        self.reading.discard()
+        try:
+            await trio.lowlevel.checkpoint()
+            await self.down.wait()
+        except trio.Cancelled:
+            self.cut(close)
+            raise
+
+    def finish(
+        self, close: Close, receive_error: type[ConnectionEnded], frame: Close | None = None
+    ) -> None:
+        """Decide the end: the first decision stands. Then let a task carry it out."""
+        if self.closed is not None:
+            return
+        self.closed = close
+        self._receive_error = receive_error
+        if frame is not None:
+            self.outbox.close(frame)
+        if self._heartbeat_scope is not None:
+            self._heartbeat_scope.cancel()
+        for ping in self.pings.values():
+            ping.event.set()
+        self.outbox.wake()
+        self.start("closer")
+        self.reading.wake()
+        self._tell("ended")
+
+    async def _go_down(self) -> None:
+        """Carry out the end: everything here is bounded by `Timeouts.close`."""
+        try:
+            with trio.move_on_after(self._timeouts.close):
+                await self.outbox.wait_written()
+                await self.reading.wait_peer_closed()
+                failed = isinstance(self.reading.pending, Failed)
+                if failed and self.side is Side.SERVER:
+                    # Closing now could reset the link, and overtake our close frame.
+                    await self.transport.send_eof()
+                if failed or self.side is Side.CLIENT:  # the server closes first (RFC 6455, 7.1.1)
+                    await self.reading.wait_eof()
+                self.outbox.abandon()
+                await self.transport.aclose()
+        finally:
+            self.outbox.abandon()
+            self.machine.lost()
+            try:
+                await trio.aclose_forcefully(self.transport)
+            finally:
+                self.down.set()
+
+    # --- pings and errors --------------------------------------------------------------------
+
+    def ping(self) -> tuple[bytes, SentPing]:
+        """Send a ping, and see that somebody reads its answer."""
+        ping = SentPing()
+        payload = secrets.token_bytes(4)
+        self.pings[payload] = ping
+        self.outbox.control(Ping(payload), now=True)
+        self.reading.wake_reader()
+        return payload, ping
+
+    def pong(self, payload: bytes) -> None:
+        """Take a pong: it answers its ping and every earlier one (RFC 6455, 5.5.3)."""
+        if payload not in self.pings:
+            return  # a heartbeat that nobody asked for, or an answer that nobody waits for
+        for sent in list(self.pings):
+            ping = self.pings.pop(sent)
+            ping.answered = True
+            ping.event.set()
+            if sent == payload:
+                self.latency = trio.current_time() - ping.sent
+                return
+
+    def receive_error(self) -> ConnectionEnded:
+        """Return what `receive` raises now that it is over."""
+        return self._error(self._receive_error)
+
+    def send_error(self) -> ConnectionEnded:
+        """Return what `send` and `ping` raise now that it is over."""
+        return self._error(ConnectionBroken)
+
+    def _error(self, kind: type[ConnectionEnded]) -> ConnectionEnded:
+        assert self.closed is not None
+        return (ConnectionClosedByUs if self._by_us else kind)(self.closed)
+
+    def _tell(self, what: str) -> None:
+        if self.connection is None:
+            return
+        for observer in self._observers:
+            try:
+                if what == "opened":
+                    observer.opened(self.connection)
+                elif self.closed is not None:
+                    observer.ended(self.connection, self.closed)
+            except Exception:
+                logger.exception("%s: observer %r failed in %s", self.id, observer, what)
+

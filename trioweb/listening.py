@@ -1,0 +1,95 @@
+"""Addresses: listeners to serve on, and the URL that leads to them."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+
+import trio
+
+__all__ = ["is_loopback", "open_listeners", "url_of"]
+
+#: How often a port that is free on one family of addresses may be taken on the other.
+_TRIES = 20
+
+
+async def open_listeners(port: int, host: str | None) -> list[trio.SocketListener]:
+    """Listen on every address of a host; None or ``""`` means every address of the machine.
+
+    ``localhost`` is 127.0.0.1 and ::1, as far as the machine has them. Port 0 is one free port
+    for all addresses. Raises `OSError` when an address cannot be had.
+    """
+    names = ["127.0.0.1", "::1"] if host == "localhost" else [host or None]
+    if port != 0 or len(names) == 1:
+        return await _listen(names, port)
+    for _ in range(_TRIES - 1):
+        with suppress(OSError):
+            return await _listen(names, 0)
+    return await _listen(names, 0)
+
+
+async def _listen(names: Iterable[str | None], port: int) -> list[trio.SocketListener]:
+    listeners: list[trio.SocketListener] = []
+    try:
+        for name in names:
+            try:
+                opened = await trio.open_tcp_listeners(port, host=name)
+            except OSError as error:
+                # The second address of localhost may be missing; anything else is a fault.
+                if not listeners or not _family_is_missing(error):
+                    raise
+                continue
+            listeners += opened
+            port = listeners[0].socket.getsockname()[1]
+    except BaseException:
+        for listener in listeners:
+            listener.socket.close()
+        raise
+    return listeners
+
+
+def _family_is_missing(error: OSError) -> bool:
+    codes = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
+    causes = error.__cause__
+    inner = causes.exceptions if isinstance(causes, BaseExceptionGroup) else (causes or error,)
+    return any(getattr(one, "errno", None) in codes for one in (error, *inner))
+
+
+def _addresses(listeners: Iterable[trio.abc.Listener[trio.abc.Stream]]) -> list[tuple[str, int]]:
+    names: list[tuple[str, int]] = []
+    for listener in listeners:
+        while isinstance(listener, trio.SSLListener):
+            listener = listener.transport_listener
+        if isinstance(listener, trio.SocketListener):
+            family = listener.socket.family
+            if family in (socket.AF_INET, socket.AF_INET6):
+                names.append(listener.socket.getsockname()[:2])
+    return names
+
+
+def is_loopback(listeners: Iterable[trio.abc.Listener[trio.abc.Stream]]) -> bool:
+    """Tell whether only this machine can reach the listeners; unknown kinds count as local."""
+    return all(ipaddress.ip_address(host).is_loopback for host, _ in _addresses(listeners))
+
+
+def url_of(
+    listeners: Sequence[trio.abc.Listener[trio.abc.Stream]], host: str | None, *, tls: bool
+) -> str:
+    """Return one ``ws://`` or ``wss://`` address that leads to the listeners.
+
+    Raises `ValueError` if none of them is a TCP listener.
+    """
+    names = _addresses(listeners)
+    if not names:
+        raise ValueError("no TCP listener among the listeners: they have no URL")
+    address, port = names[0]
+    if host == "localhost":
+        address = host
+    elif ipaddress.ip_address(address).is_unspecified:
+        address = "127.0.0.1" if ":" not in address else "[::1]"
+    elif ":" in address:
+        address = f"[{address}]"
+    return f"{'wss' if tls else 'ws'}://{address}:{port}"

@@ -1,0 +1,327 @@
+"""The bounded outgoing queue of one connection, and the only writer to its transport.
+
+A frame that finds the queue idle goes straight to a non-blocking transport. What the kernel does
+not take, and everything on other transports, is left to the writer task, which starts when it is
+first needed. Control frames overtake data between frames.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Protocol
+
+import trio
+
+from .config import Limits, Timeouts
+from .protocol.machine import Machine, Ping, Pong
+from .transport import NonblockingTransport, Transport
+from .types import Close, Message
+
+__all__ = ["Outbox", "OutboxOwner"]
+
+#: Frames that wait together leave in one write of about this size.
+_GATHER = 2**16
+
+#: The outboxes to write at the next turn of the scheduler, by trio run.
+_marked: trio.lowlevel.RunVar[list[Outbox]] = trio.lowlevel.RunVar("trioweb.outbox.marked")
+
+
+class OutboxOwner(Protocol):
+    """What an outbox tells its connection."""
+
+    def start(self, task: str) -> None:
+        """Start the named background task in the connection's nursery."""
+
+    def ended(self) -> bool:
+        """Tell whether the connection is over, so that waiting is pointless."""
+        ...
+
+    def lost(self, error: Exception | None) -> None:
+        """Hear that the transport broke."""
+
+    def stalled(self) -> None:
+        """Hear that nothing could be written for `Timeouts.write`."""
+
+
+class Outbox:
+    """Queue and writer. Any task may put; nothing but the ``wait_`` methods and `run` awaits.
+
+    ``size`` counts the bytes queued and not yet taken by the transport.
+    """
+
+    __slots__ = (
+        "_changed",
+        "_control",
+        "_data",
+        "_is_marked",
+        "_limits",
+        "_machine",
+        "_nonblocking",
+        "_owner",
+        "_started",
+        "_timeout",
+        "_transport",
+        "_turnstile",
+        "_unwritten",
+        "_work",
+        "_writing",
+        "bytes_sent",
+        "dead",
+        "messages_sent",
+        "size",
+    )
+
+    def __init__(
+        self,
+        transport: Transport,
+        machine: Machine,
+        limits: Limits,
+        timeouts: Timeouts,
+        owner: OutboxOwner,
+    ) -> None:
+        self._transport = transport
+        self._nonblocking = transport if isinstance(transport, NonblockingTransport) else None
+        self._machine = machine
+        self._limits = limits
+        self._timeout = timeouts.write
+        self._owner = owner
+        self._data: deque[bytes] = deque()
+        self._control: list[bytes] = []
+        self._unwritten: memoryview | None = None
+        self._writing = False
+        self._is_marked = False
+        self._started = False
+        self._work = trio.lowlevel.ParkingLot()
+        self._changed = trio.lowlevel.ParkingLot()
+        self._turnstile: trio.StrictFIFOLock | None = None
+        self.dead = False
+        self.size = 0
+        self.bytes_sent = 0
+        self.messages_sent = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is queued or being written."""
+        return not (self._data or self._control or self._writing) and self._unwritten is None
+
+    @property
+    def full(self) -> bool:
+        """Whether the queue is at its mark, or senders wait in line already."""
+        limits = self._limits
+        return (
+            self.size >= limits.outbox_bytes
+            or len(self._data) >= limits.outbox_frames
+            or (self._turnstile is not None and self._turnstile.locked())
+        )
+
+    @property
+    def control_full(self) -> bool:
+        """Whether so many control frames wait that nobody may read more pings."""
+        return len(self._control) >= self._limits.outbox_control
+
+    @property
+    def frames(self) -> int:
+        """Frames queued."""
+        return len(self._data) + len(self._control)
+
+    def put(self, message: Message, *, later: bool = False) -> None:
+        """Queue a message, whatever the marks say; ``later`` leaves the write to a later flush.
+
+        With ``later`` false it is written at once if the queue is idle.
+        """
+        frames = self._machine.message(message)
+        self.messages_sent += 1
+        if len(frames) == 1 and not later and self._nonblocking is not None and self.idle:
+            self._write_now(frames[0])
+            return
+        self._data.extend(frames)
+        self.size += sum(map(len, frames))
+        self._schedule(now=not later)
+
+    def put_frames(self, frames: list[bytes]) -> None:
+        """Queue one message that is encoded already (a broadcast), and try to write it."""
+        self.messages_sent += 1
+        self._data.extend(frames)
+        self.size += sum(map(len, frames))
+        self._schedule(now=True)
+
+    def control(self, event: Ping | Pong, *, now: bool = False) -> None:
+        """Queue a ping or pong in front of the data; drop it when nothing may be sent."""
+        if self._machine.may_send and not self.dead:
+            frame = self._machine.control(event)
+            self._control.append(frame)
+            self.size += len(frame)
+            self._schedule(now=now)
+
+    def close(self, close: Close) -> None:
+        """Queue the close frame behind everything else, and try to write."""
+        if self._machine.may_send and not self.dead:
+            frame = self._machine.close(close)
+            self._data.append(frame)
+            self.size += len(frame)
+            self._schedule(now=True)
+
+    def flush(self) -> None:
+        """Write what the transport takes now. Never raises: a broken link goes to the owner."""
+        # What the kernel did not take last time is the writer task's.
+        if self._unwritten is None and (self._data or self._control):
+            self._write()
+
+    def _write(self) -> None:
+        transport = self._nonblocking
+        if transport is None or self.dead:
+            return
+        try:
+            while (chunk := self._next_chunk()) is not None:
+                taken = transport.write_nowait(chunk)
+                self._took(taken)
+                if taken < len(chunk):
+                    self._unwritten = memoryview(chunk)[taken:]
+                    self._wake_writer()
+                    break
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self._owner.lost(error)
+        if self._changed:
+            self._changed.unpark_all()
+
+    def abandon(self) -> None:
+        """Drop what is queued: the connection is over."""
+        self.dead = True
+        self._data.clear()
+        self._control.clear()
+        self._unwritten = None
+        self._work.unpark_all()
+        self._changed.unpark_all()
+
+    def wake(self) -> None:
+        """Let everyone who waits here look again."""
+        self._changed.unpark_all()
+
+    async def wait_room(self) -> None:
+        """Wait until a message may be queued, behind those who wait already, or all is over.
+
+        The caller must queue without awaiting anything in between. Cancelled means not queued.
+        """
+        if self._turnstile is None:
+            self._turnstile = trio.StrictFIFOLock()
+        async with self._turnstile:
+            limits = self._limits
+            while not self._owner.ended() and (
+                self.size >= limits.outbox_bytes or len(self._data) >= limits.outbox_frames
+            ):
+                await self._changed.park()
+
+    async def wait_control_room(self) -> None:
+        """Wait until a control frame may be queued, or all is over."""
+        self.flush()
+        while self.control_full and not self._owner.ended():
+            await self._changed.park()
+
+    async def wait_written(self) -> None:
+        """Wait until the transport has taken everything queued, or the outbox is dead."""
+        self.flush()
+        while not self.idle and not self.dead:
+            await self._changed.park()
+
+    async def run(self) -> None:
+        """Write what is left over, each step within `Timeouts.write`: the writer task."""
+        while not self.dead:
+            if self.idle:
+                await self._work.park()
+                continue
+            with trio.move_on_after(self._timeout) as scope:
+                if self._nonblocking is not None:
+                    await self._nonblocking.wait_writable()
+                else:
+                    await self._write_piece()
+            if scope.cancelled_caught:
+                self._owner.stalled()
+                return
+            self._write()
+
+    async def _write_piece(self) -> None:
+        chunk = self._next_chunk()
+        if chunk is None:
+            return
+        self._writing = True
+        try:
+            taken = await self._transport.write(chunk)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self._owner.lost(error)
+            return
+        finally:
+            self._writing = False
+        self._took(taken)
+        if taken < len(chunk):
+            self._unwritten = memoryview(chunk)[taken:]
+        self._changed.unpark_all()
+
+    def _write_now(self, frame: bytes) -> None:
+        assert self._nonblocking is not None
+        try:
+            taken = self._nonblocking.write_nowait(frame)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self._owner.lost(error)
+            return
+        self.bytes_sent += taken
+        if taken < len(frame):
+            self._unwritten = memoryview(frame)[taken:]
+            self.size += len(frame) - taken
+            self._wake_writer()
+
+    def _next_chunk(self) -> bytes | memoryview | None:
+        if self._unwritten is not None:
+            rest, self._unwritten = self._unwritten, None
+            return rest
+        data = self._data
+        if not self._control:
+            if not data:
+                return None
+            if len(data) == 1:
+                return data.popleft()
+        pieces, self._control = self._control, []
+        total = sum(map(len, pieces))
+        while data and total < _GATHER:
+            total += len(data[0])
+            pieces.append(data.popleft())
+        return b"".join(pieces)
+
+    def _took(self, count: int) -> None:
+        self.bytes_sent += count
+        self.size -= count
+
+    def _schedule(self, *, now: bool) -> None:
+        if self._nonblocking is None:
+            self._wake_writer()
+        elif self._unwritten is None:  # else the writer waits for the kernel already
+            if now:
+                self.flush()
+            elif not self._is_marked:
+                self._mark()
+
+    def _mark(self) -> None:
+        """Have the queue written at the next turn of the scheduler, with one callback for all."""
+        self._is_marked = True
+        try:
+            marked = _marked.get()
+        except LookupError:
+            marked = []
+            _marked.set(marked)
+        marked.append(self)
+        if len(marked) == 1:
+            trio.lowlevel.current_trio_token().run_sync_soon(_flush_marked, marked)
+
+    def _wake_writer(self) -> None:
+        if self._started:
+            self._work.unpark_all()
+        else:
+            self._started = True
+            self._owner.start("writer")
+
+
+def _flush_marked(marked: list[Outbox]) -> None:
+    outboxes = marked.copy()
+    marked.clear()
+    for outbox in outboxes:
+        outbox._is_marked = False  # noqa: SLF001 - the callback is a part of the class
+        outbox.flush()

@@ -1,0 +1,385 @@
+"""The reading role: who reads now, what is decoded, and how the role changes hands.
+
+Reading is a role with one holder at a time. On a non-blocking transport the task that waits in
+`receive` holds it and reads by itself, which spares a wake-up for each message. When it has not
+come back for one or two looks of the `Attendant`, 50 ms each, the reader task takes the role, so
+that pings, pongs and closes are seen while a handler is busy; the next `receive` takes it back.
+On any other transport the reader task always has it, for cancelling a read could break the stream.
+"""
+
+from __future__ import annotations
+
+import enum
+import sys
+from collections import deque
+from typing import Protocol
+
+import trio
+
+from .config import Limits, Timeouts
+from .outbox import Outbox
+from .protocol.machine import Failed, Machine, PeerClosed, Ping, Pong
+from .transport import NonblockingTransport, Transport
+from .types import Message
+
+__all__ = ["Attendant", "Reading", "ReadingOwner"]
+
+#: Seconds between two looks of the attendant: a busy handler's pings are answered within two.
+LOOK = 0.05
+
+
+class ReadingOwner(Protocol):
+    """What the reading side tells its connection."""
+
+    def start(self, task: str) -> None:
+        """Start the named background task in the connection's nursery."""
+
+    def ended(self) -> bool:
+        """Tell whether the connection is over, so that messages are no longer wanted."""
+
+    def lost(self, error: Exception | None) -> None:
+        """Hear of the transport's end, or of the error that broke it."""
+
+    def pong(self, payload: bytes) -> None:
+        """Hear of a pong."""
+
+    def peer_ended(self, event: PeerClosed | Failed) -> None:
+        """Let a close or a failure take effect: the messages before it are taken."""
+
+
+class _Role(enum.Enum):
+    #: A task waits in `receive`, and reads.
+    ATTENDED = enum.auto()
+    #: That task has left; nobody reads.
+    LEFT = enum.auto()
+    #: The attendant has seen it gone once.
+    MISSED = enum.auto()
+    #: The reader task reads.
+    READER = enum.auto()
+
+
+_ATTENDED, _LEFT, _MISSED, _READER = _Role
+
+
+class Reading:
+    """The inbox of one connection and the way into it."""
+
+    __slots__ = (
+        "_attendant",
+        "_changed",
+        "_heard",
+        "_inbox_size",
+        "_limits",
+        "_machine",
+        "_nonblocking",
+        "_outbox",
+        "_owner",
+        "_role",
+        "_scope",
+        "_started",
+        "_timeouts",
+        "_transport",
+        "_undecoded",
+        "_waiting",
+        "bytes_received",
+        "discarded",
+        "eof",
+        "inbox",
+        "last_heard",
+        "listed",
+        "messages_received",
+        "pending",
+    )
+
+    def __init__(
+        self,
+        transport: Transport,
+        machine: Machine,
+        outbox: Outbox,
+        limits: Limits,
+        timeouts: Timeouts,
+        attendant: Attendant,
+        owner: ReadingOwner,
+    ) -> None:
+        self._transport = transport
+        self._nonblocking = transport if isinstance(transport, NonblockingTransport) else None
+        self._machine = machine
+        self._outbox = outbox
+        self._limits = limits
+        self._timeouts = timeouts
+        self._attendant = attendant
+        self._owner = owner
+        self._role = _LEFT
+        self._started = False
+        self._waiting = False
+        self._scope: trio.CancelScope | None = None
+        self._changed = trio.lowlevel.ParkingLot()
+        self._heard = trio.lowlevel.ParkingLot()
+        self._undecoded = True  # the handshake may have brought the first frames
+        self._inbox_size = 0
+        #: Messages decoded and not yet taken.
+        self.inbox: deque[Message] = deque()
+        #: The peer's close or failure, not yet in effect.
+        self.pending: PeerClosed | Failed | None = None
+        self.eof = False
+        self.listed = False
+        self.last_heard = trio.current_time()
+        self.bytes_received = 0
+        self.messages_received = 0
+        self.discarded = 0
+
+    def begin(self) -> None:
+        """Start: the reader task at once where it always reads, else by the attendant's look."""
+        if self._nonblocking is None:
+            self.wake_reader()
+        else:
+            self._leave()
+
+    @property
+    def paused(self) -> bool:
+        """Whether nobody reads because our own side is behind."""
+        limits = self._limits
+        return (
+            self._inbox_size >= limits.inbox_bytes
+            or len(self.inbox) >= limits.inbox_messages
+            or self._outbox.control_full
+        )
+
+    async def wait_message(self) -> None:
+        """Wait until the inbox has a message or the connection is over: the slow `receive`.
+
+        Delivers a pending cancellation before anything is taken; cancelling it loses nothing.
+        """
+        if self._waiting:
+            raise trio.BusyResourceError("another task is receiving from this WebSocket")
+        self._waiting = True
+        self._attend()
+        try:
+            # What we answered must be out before we wait for more; and one turn of the loop
+            # later the next message is often there, which spares the wait on the socket.
+            self._outbox.flush()
+            await trio.lowlevel.checkpoint()
+            while not self.inbox and not self._owner.ended():
+                self._empty()
+                if self.inbox:
+                    return
+                if self.pending is not None:
+                    self._owner.peer_ended(self.pending)
+                elif self._nonblocking is None:
+                    await self._changed.park()
+                elif self._outbox.control_full:
+                    await self._outbox.wait_control_room()
+                else:
+                    data = self._read_nowait(self._nonblocking)
+                    if data is not None:
+                        self._feed(data)
+                    elif not self.eof:
+                        self._outbox.flush()
+                        await self._nonblocking.wait_readable()
+        finally:
+            self._waiting = False
+            self._leave()
+
+    def receive_nowait(self) -> None:
+        """Fill the inbox with what one read gives without waiting."""
+        if self.inbox or self._owner.ended():
+            return
+        self._empty()
+        if self._nonblocking is not None and not (self.inbox or self.pending or self.paused):
+            data = self._read_nowait(self._nonblocking)
+            if data is not None:
+                self._feed(data)
+                self.pull()
+        if self.pending is not None and not (self.inbox or self._owner.ended()):
+            self._owner.peer_ended(self.pending)
+
+    def pull(self) -> None:
+        """Decode until more bytes are needed, the inbox is at its mark, or the peer ended."""
+        inbox = self.inbox
+        while self._undecoded:
+            if self.paused and not self._owner.ended():
+                self._outbox.flush()
+                if self.paused:
+                    break
+            event = self._machine.next_event()
+            if isinstance(event, (str, bytes)):
+                self.messages_received += 1
+                if self._owner.ended():
+                    self.discarded += 1
+                else:
+                    inbox.append(event)
+                    # Real memory, so that many empty messages count, and wide characters.
+                    self._inbox_size += sys.getsizeof(event)
+            elif event is None:
+                self._undecoded = False
+            elif isinstance(event, Ping):
+                self._outbox.control(event.response())
+            elif isinstance(event, Pong):
+                self._owner.pong(event.payload)
+            else:
+                self.pending = event
+                self._undecoded = False
+        if self._changed:
+            self._changed.unpark_all()
+
+    def discard(self) -> None:
+        """Drop the inbox: the user closed the connection."""
+        self.discarded += len(self.inbox)
+        self.inbox.clear()
+        self._inbox_size = 0
+        self._changed.unpark_all()
+
+    def wake(self) -> None:
+        """Let everyone look again: the connection is over, and the reader reads to its end."""
+        if self._nonblocking is not None:
+            self._nonblocking.interrupt()
+        self._heard.unpark_all()
+        self.wake_reader()
+
+    def wake_reader(self) -> None:
+        """Give the role to the reader task, unless somebody waits in `receive`."""
+        if self._role is not _ATTENDED:
+            self._role = _READER
+        if self._started:
+            self._changed.unpark_all()
+        else:
+            self._started = True
+            self._owner.start("reader")
+
+    def look(self) -> bool:
+        """Hear the attendant's look; return whether it should look again."""
+        if self._role is _LEFT and not self.eof:
+            self._role = _MISSED
+            return True
+        if self._role is _MISSED and not self.eof:
+            self.wake_reader()
+        self.listed = False
+        return False
+
+    async def wait_heard(self) -> None:
+        """Wait for the next bytes from the peer, whatever they are."""
+        await self._heard.park()
+
+    async def wait_unpaused(self) -> None:
+        """Wait until our side reads again."""
+        while self.paused and not self._owner.ended():
+            if self._outbox.control_full:
+                await self._outbox.wait_control_room()
+            else:
+                await self._changed.park()
+
+    async def wait_peer_closed(self) -> None:
+        """Wait for the peer's close frame, its failure, or the end of the transport."""
+        while self._machine.reads and not self.eof:
+            await self._changed.park()
+
+    async def wait_eof(self) -> None:
+        """Wait for the end of the transport."""
+        while not self.eof:
+            await self._changed.park()
+
+    async def run(self) -> None:
+        """Read while the role is ours: the reader task."""
+        while not self.eof:
+            ended = self._owner.ended()
+            if not ended and self.pending is not None:
+                await self._close_in_time()
+            elif not ended and self._role is not _READER:
+                await self._changed.park()
+            elif not ended and self.paused:
+                await self.wait_unpaused()
+                self.pull()
+            else:
+                with trio.CancelScope() as self._scope:
+                    await self._read()
+                self._scope = None
+
+    async def _read(self) -> None:
+        await trio.lowlevel.checkpoint()
+        try:
+            data = await self._transport.read(self._limits.read)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self._lost(error)
+            return
+        self._feed(data)
+        self.pull()
+        self._outbox.flush()
+
+    async def _close_in_time(self) -> None:
+        """Let a pending end take effect if the handler asks for no message for so long."""
+        with trio.move_on_after(self._timeouts.close):
+            while not self._owner.ended():
+                await self._changed.park()
+        if self.pending is not None:
+            self._owner.peer_ended(self.pending)
+
+    def _attend(self) -> None:
+        if self._nonblocking is not None:
+            self._role = _ATTENDED
+            if self._scope is not None:
+                self._scope.cancel()
+
+    def _leave(self) -> None:
+        if self._nonblocking is not None:
+            self._role = _LEFT
+            if self._owner.ended():
+                self.wake_reader()
+            elif not self.listed:
+                self.listed = True
+                self._attendant.look_after(self)
+
+    def _empty(self) -> None:
+        """Note that the inbox is empty, decode on, and let a paused reader go on."""
+        if self._inbox_size:
+            self._inbox_size = 0
+            self._changed.unpark_all()
+        self.pull()
+
+    def _read_nowait(self, transport: NonblockingTransport) -> bytes | None:
+        try:
+            return transport.read_nowait(self._limits.read)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self._lost(error)
+            return None
+
+    def _feed(self, data: bytes) -> None:
+        self.last_heard = trio.current_time()
+        if self._heard:
+            self._heard.unpark_all()
+        if data:
+            self.bytes_received += len(data)
+            self._undecoded = True
+            self._machine.feed(data)
+        else:
+            self._lost(None)
+
+    def _lost(self, error: Exception | None) -> None:
+        self.eof = True
+        self._changed.unpark_all()
+        self._owner.lost(error)
+
+
+class Attendant:
+    """Looks after the connections whose `receive` was left: one for a server, or a client.
+
+    It looks every 50 ms while there is one to look at, and is parked otherwise.
+    """
+
+    def __init__(self) -> None:
+        self._listed: list[Reading] = []
+        self._lot = trio.lowlevel.ParkingLot()
+
+    def look_after(self, reading: Reading) -> None:
+        """Put a connection on the list."""
+        self._listed.append(reading)
+        if self._lot:
+            self._lot.unpark_all()
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            if not self._listed:
+                await self._lot.park()
+            await trio.sleep(LOOK)
+            listed, self._listed = self._listed, []
+            self._listed += [reading for reading in listed if reading.look()]

@@ -1,0 +1,298 @@
+"""Servers: `serve` until drained, or `open_server` for the length of a block."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import asynccontextmanager
+from ssl import SSLContext
+from typing import Any, TypedDict, Unpack
+
+import trio
+
+from .abc import Observer
+from .auth import Authenticate
+from .config import Heartbeat, Limits, Timeouts
+from .connection import WebSocket
+from .listening import is_loopback, open_listeners, url_of
+from .nursery import OwnNursery
+from .pages import OnRequest
+from .protocol.machine import check_close
+from .reading import Attendant
+from .routing import Handler
+from .serving import Options, Upgraded, handshake, run_handler
+from .types import Close, CloseCode
+
+__all__ = ["Server", "ServerOptions", "open_server", "serve"]
+
+logger = logging.getLogger("trioweb.server")
+
+#: Of a drain's timeout, the part at its end in which cancelled handlers may clean up.
+_CLEAN_UP = 0.1
+
+
+class ServerOptions(TypedDict, total=False):
+    """The options of `serve` and `open_server`, all of them optional."""
+
+    #: The name or address to listen on; None is every address. Default ``"localhost"``: loopback.
+    host: str | None
+    #: Serve TLS (``wss``) with this context. Default None: plain TCP.
+    ssl_context: SSLContext | None
+    #: Serve on these, and close them at the end; ``port`` and ``host`` then mean nothing.
+    listeners: Sequence[trio.abc.Listener[trio.abc.Stream]] | None
+    #: Names this server speaks, its favourite first, or a function from the names offered to one
+    #: of them or None. Default: none.
+    subprotocols: Sequence[str] | Callable[[Sequence[str]], str | None]
+    #: Who may connect (see `trioweb.auth`). Must be written out off loopback, be it as None.
+    authenticate: Authenticate
+    #: Asked before every upgrade and for every plain request; a response that it returns is sent
+    #: instead of the upgrade. Default None: plain requests get 426.
+    on_request: OnRequest | None
+    #: Sizes and counts. Default ``Limits()``.
+    limits: Limits
+    #: Deadlines. Default ``Timeouts()``.
+    timeouts: Timeouts
+    #: Pings to silent peers. Default ``Heartbeat()``; None: none.
+    heartbeat: Heartbeat | None
+    #: Signals that drain the server; a second one cancels the handlers. Default: none, so that
+    #: an embedding application keeps its own handling.
+    signals: Iterable[signal.Signals]
+    #: Hooks on connections. Default: none.
+    observers: Sequence[Observer]
+
+
+class Server:
+    """A running server. Made by `serve` and `open_server`, not by hand."""
+
+    def __init__(
+        self,
+        options: Options,
+        listeners: Sequence[trio.abc.Listener[trio.abc.Stream]],
+        host: str | None,
+    ) -> None:
+        self.listeners = listeners
+        #: Set when `drain` begins: long-running handlers may wait for it to say good-bye.
+        self.draining = trio.Event()
+        self._options = options
+        self._host = host
+        self._attendant = Attendant()
+        self._handshakes: set[trio.CancelScope] = set()
+        self._running: dict[WebSocket, tuple[Upgraded, trio.CancelScope]] = {}
+        self._changed = trio.lowlevel.ParkingLot()
+        self._accepting = trio.CancelScope()
+        self._deadline: float | None = None
+        self._drained = trio.Event()
+
+    @property
+    def url(self) -> str:
+        """One address that leads here, such as ``ws://localhost:8765``, without a path.
+
+        Raises `ValueError` if the server has no TCP listener.
+        """
+        return url_of(self.listeners, self._host, tls=self._options.ssl_context is not None)
+
+    @property
+    def connections(self) -> AbstractSet[WebSocket]:
+        """The connections whose handlers run: a live view, for `broadcast` among others."""
+        return self._running.keys()
+
+    async def drain(
+        self,
+        timeout: float = 10,  # noqa: ASYNC109 - the drain's own deadline is its meaning
+        *,
+        code: int = CloseCode.GOING_AWAY,
+        reason: str = "",
+        grace: float = 0,
+    ) -> None:
+        """Stop: accept nobody more, close every connection, and return within ``timeout``.
+
+        Sets `draining`, gives handlers ``grace`` seconds for last words, closes with ``code``
+        and ``reason``, waits for the handlers, and cancels those that are left when nine tenths
+        of the time are over. A handler that even then goes on is named in the log. A second
+        call waits for the first. Raises `ValueError` for a code that may not be sent.
+        """
+        close = check_close(code, reason)
+        if self.draining.is_set():
+            with trio.move_on_after(timeout):
+                await self._drained.wait()
+            return
+        start = trio.current_time()
+        self._deadline = start + timeout
+        self.draining.set()
+        self._accepting.cancel()
+        for scope in self._handshakes:
+            scope.cancel()
+        try:
+            with trio.CancelScope(deadline=start + timeout * (1 - _CLEAN_UP)):
+                with trio.move_on_after(grace):
+                    await self._wait_ended()
+                for upgraded, _ in self._running.values():
+                    upgraded.life.drain(close)
+                await self._wait_ended()
+            for _, scope in self._running.values():
+                scope.cancel()
+            with trio.CancelScope(deadline=self._deadline):
+                await self._wait_ended()
+        finally:
+            for ws in self._running:
+                logger.warning("%s: the handler %s outlives the drain", ws.id, self._name(ws))
+            self._drained.set()
+            self._changed.unpark_all()
+
+    async def _wait_ended(self) -> None:
+        await trio.lowlevel.checkpoint()
+        while self._running or self._handshakes:
+            await self._changed.park()
+
+    async def run(self, nursery: trio.Nursery, signals: Iterable[signal.Signals]) -> None:
+        """Start accepting in a nursery that the caller ends after `wait_drained`."""
+        nursery.start_soon(self._attendant.run, name="trioweb attendant")
+        signals = tuple(signals)
+        if signals:
+            await nursery.start(self._heed, signals, name="trioweb signals")
+        nursery.start_soon(self._accept, nursery, name="trioweb accept")
+
+    async def wait_drained(self) -> None:
+        """Wait until a drain is over."""
+        await self._drained.wait()
+
+    async def _accept(self, nursery: trio.Nursery) -> None:
+        with self._accepting:
+            await trio.serve_listeners(
+                self._serve_one, list(self.listeners), handler_nursery=nursery
+            )
+
+    async def _serve_one(self, stream: trio.abc.Stream) -> None:
+        with trio.CancelScope() as scope:
+            self._handshakes.add(scope)
+            try:
+                upgraded = await handshake(
+                    stream, self._options, self._attendant, self.draining
+                )
+            finally:
+                self._handshakes.discard(scope)
+                self._changed.unpark_all()
+        if scope.cancelled_caught or upgraded is None:
+            await trio.aclose_forcefully(stream)
+            return
+        ws = upgraded.ws
+        with trio.CancelScope() as scope:
+            self._running[ws] = (upgraded, scope)
+            try:
+                await run_handler(upgraded, self._options)
+            finally:
+                del self._running[ws]
+                self._changed.unpark_all()
+                if self._deadline is not None and trio.current_time() > self._deadline:
+                    logger.warning(
+                        "%s: the handler %s ended after the drain's deadline",
+                        ws.id,
+                        self._name(ws),
+                    )
+
+    def _name(self, ws: WebSocket) -> str:
+        handler: Any = self._options.handler
+        find = getattr(handler, "find", None)
+        if find is not None:
+            handler = find(ws.request)
+        return getattr(handler, "__qualname__", repr(handler))
+
+    async def _heed(
+        self,
+        signals: tuple[signal.Signals, ...],
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        with trio.open_signal_receiver(*signals) as received:
+            task_status.started()
+            async with OwnNursery() as nursery:
+                async for number in received:
+                    name = signal.Signals(number).name
+                    if self.draining.is_set():
+                        logger.warning("%s again: cancelling what is left", name)
+                        for _, scope in self._running.values():
+                            scope.cancel()
+                    else:
+                        logger.info("%s: draining", name)
+                        nursery.start_soon(self.drain, name="trioweb drain")
+
+
+async def serve(
+    handler: Handler,
+    port: int,
+    *,
+    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+    **options: Unpack[ServerOptions],
+) -> None:
+    """Serve WebSockets until drained or cancelled; `ServerOptions` lists the options.
+
+    ``handler(ws)`` runs in a task for each connection, which is closed with 1000 when it
+    returns. An `Exception` that it raises is logged and closes its connection with 1011; the end
+    of its own connection is no error. ``port`` 0 finds a free one: see `Server.url`. With
+    ``nursery.start`` the `Server` is what it returns. Cancelling it sends 1001 without waiting.
+
+    Raises `OSError` if the address cannot be had, `ValueError` for options that make no sense or
+    are unsafe: a server that other machines can reach must be given ``authenticate``.
+    """
+    async with _listening(handler, port, options) as (server, nursery):
+        await server.run(nursery, options.get("signals", ()))
+        task_status.started(server)
+        await server.wait_drained()
+
+
+@asynccontextmanager
+async def open_server(
+    handler: Handler, port: int, **options: Unpack[ServerOptions]
+) -> AsyncIterator[Server]:
+    """Serve for the length of a block, which gets the `Server`; options as for `serve`.
+
+    A normal exit drains within `Timeouts.close`; an exit by an exception or a cancellation sends
+    1001 without waiting. What the block raises comes out as it is.
+    """
+    async with _listening(handler, port, options) as (server, nursery):
+        await server.run(nursery, options.get("signals", ()))
+        yield server
+        await server.drain(options.get("timeouts", Timeouts()).close)
+
+
+@asynccontextmanager
+async def _listening(
+    handler: Handler, port: int, options: ServerOptions
+) -> AsyncIterator[tuple[Server, trio.Nursery]]:
+    unknown = options.keys() - ServerOptions.__annotations__.keys()
+    if unknown:
+        raise TypeError(f"unknown options: {', '.join(sorted(unknown))}")
+    host = options.get("host", "localhost")
+    listeners = options.get("listeners")
+    if listeners is None:
+        listeners = await open_listeners(port, host)
+    else:
+        host = None
+        await trio.lowlevel.checkpoint()
+    try:
+        if "authenticate" not in options and not is_loopback(listeners):
+            raise ValueError(
+                "other machines can reach this server: give authenticate=, or authenticate=None "
+                "if everybody may connect"
+            )
+        server = Server(
+            Options(
+                handler=handler,
+                ssl_context=options.get("ssl_context"),
+                subprotocols=options.get("subprotocols", ()),
+                authenticate=options.get("authenticate"),
+                on_request=options.get("on_request"),
+                limits=options.get("limits", Limits()),
+                timeouts=options.get("timeouts", Timeouts()),
+                heartbeat=options.get("heartbeat", Heartbeat()),
+                observers=options.get("observers", ()),
+            ),
+            listeners,
+            host,
+        )
+        async with OwnNursery() as nursery:
+            yield server, nursery
+    finally:
+        for listener in listeners:
+            await trio.aclose_forcefully(listener)

@@ -1,0 +1,232 @@
+"""One connection of a server, from its first byte to its end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from ssl import SSLContext
+from typing import Any
+
+import trio
+
+from .abc import Observer
+from .auth import Authenticate, FirstMessage, check_handshake
+from .config import Heartbeat, Limits, Timeouts
+from .connection import WebSocket
+from .errors import ConnectionEnded
+from .lifecycle import Lifecycle
+from .pages import OnRequest
+from .protocol.handshake import BadRequest, ServerHandshake
+from .reading import Attendant
+from .routing import Handler, Router
+from .transport import Transport, adapt
+from .types import Close, CloseCode, Headers, Request, Response, Side
+
+__all__ = ["Options", "Upgraded", "handshake", "run_handler"]
+
+logger = logging.getLogger("trioweb.server")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What `serve` was told."""
+
+    handler: Handler
+    ssl_context: SSLContext | None
+    subprotocols: Sequence[str] | Callable[[Sequence[str]], str | None]
+    authenticate: Authenticate
+    on_request: OnRequest | None
+    limits: Limits
+    timeouts: Timeouts
+    heartbeat: Heartbeat | None
+    observers: Sequence[Observer]
+
+
+@dataclass(frozen=True, slots=True)
+class Upgraded:
+    """A connection that became a WebSocket."""
+
+    ws: WebSocket
+    life: Lifecycle
+
+
+async def handshake(
+    stream: trio.abc.Stream, options: Options, attendant: Attendant, draining: trio.Event
+) -> Upgraded | None:
+    """Turn a fresh stream into a WebSocket, or answer it; None when it is done with."""
+    if options.ssl_context is not None:
+        stream = trio.SSLStream(stream, options.ssl_context, server_side=True)
+    try:
+        with trio.move_on_after(options.timeouts.handshake):
+            if isinstance(stream, trio.SSLStream):
+                await stream.do_handshake()
+            transport = adapt(stream)
+            exchange = ServerHandshake(options.limits, client_address=transport.remote_address)
+            return await _Exchange(transport, exchange, options, attendant, draining).run()
+        logger.info("%s: handshake timeout", _peer(stream))
+    except (trio.BrokenResourceError, trio.ClosedResourceError, EOFError) as error:
+        logger.info("%s: left during the handshake: %s", _peer(stream), error)
+    return None
+
+
+class _Exchange:
+    """A request and its answer."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        exchange: ServerHandshake,
+        options: Options,
+        attendant: Attendant,
+        draining: trio.Event,
+    ) -> None:
+        self._transport = transport
+        self._exchange = exchange
+        self._options = options
+        self._attendant = attendant
+        self._draining = draining
+
+    async def run(self) -> Upgraded | None:
+        """Read the request, and either upgrade it or answer it and close."""
+        upgraded: Upgraded | None = None
+        try:
+            upgraded = await self._run()
+        finally:
+            if upgraded is None:
+                await trio.aclose_forcefully(self._transport)
+        return upgraded
+
+    async def _run(self) -> Upgraded | None:
+        try:
+            while (request := self._exchange.next_request()) is None:
+                self._exchange.feed(await self._transport.read(self._options.limits.read))
+        except BadRequest as bad:
+            await self._answer(bad.request, bad.response)
+            return None
+        try:
+            principal, response = await self._consider(request)
+        except Exception:
+            # The user's check or page failed: this request only (RFC 9110, 15.6.1).
+            logger.exception("%r from %s failed", request, self._transport.remote_address)
+            principal, response = None, Response.make(500, "internal error\n")
+        if response is not None:
+            await self._answer(request, response)
+            return None
+        return await self._upgrade(request, principal)
+
+    async def _consider(self, request: Request) -> tuple[Any, Response | None]:
+        """Decide: the principal of an upgrade, or a plain response."""
+        options = self._options
+        if self._draining.is_set():
+            return None, Response.make(503, "going away\n", {"Connection": "close"})
+        if options.on_request is not None:
+            response = await options.on_request(request)
+            if response is not None:
+                return None, response
+        handler = options.handler
+        if isinstance(handler, Router) and handler.find(request) is None:
+            return None, Response.make(404, "not found\n")
+        if not request.upgrade:
+            if options.on_request is not None:
+                return None, Response.make(404, "not found\n")
+            headers = Headers({"Upgrade": "websocket", "Content-Type": "text/plain"})
+            return None, Response(426, headers, b"this is a WebSocket\n")
+        if options.authenticate is None or isinstance(options.authenticate, FirstMessage):
+            return None, None
+        return await check_handshake(options.authenticate, request, options.timeouts)
+
+    async def _upgrade(self, request: Request, principal: Any) -> Upgraded:
+        options = self._options
+        subprotocol = self._choose_subprotocol()
+        accept = self._exchange.accept(subprotocol=subprotocol)
+        await _write_all(self._transport, accept)
+        life = Lifecycle(
+            self._transport,
+            Side.SERVER,
+            trailing_data=self._exchange.trailing_data,
+            attendant=self._attendant,
+            limits=options.limits,
+            timeouts=options.timeouts,
+            heartbeat=options.heartbeat,
+            observers=options.observers,
+        )
+        ws = WebSocket(
+            life,
+            request=request,
+            response=Response(101),
+            subprotocol=subprotocol,
+            principal=principal,
+        )
+        return Upgraded(ws, life)
+
+    def _choose_subprotocol(self) -> str | None:
+        offered, ours = self._exchange.subprotocols, self._options.subprotocols
+        if callable(ours):
+            return ours(offered)
+        return next((name for name in ours if name in offered), None)
+
+    async def _answer(self, request: Request | None, response: Response) -> None:
+        """Send a plain response, and close so that it arrives (RFC 9112, 9.6)."""
+        logger.info(
+            "%s: answered %s to %s", self._transport.remote_address, response.status, request
+        )
+        for observer in self._options.observers:
+            try:
+                observer.answered(request, response)
+            except Exception:
+                logger.exception("observer %r failed in answered", observer)
+        await _write_all(self._transport, self._exchange.respond(response))
+        # Closing on unread bytes would reset the link and overtake the answer: read to the end.
+        if await self._transport.send_eof():
+            with trio.move_on_after(self._options.timeouts.close):
+                while await self._transport.read(self._options.limits.read):
+                    pass
+        else:
+            with trio.move_on_after(self._options.timeouts.close):
+                await self._transport.aclose()
+
+
+async def run_handler(upgraded: Upgraded, options: Options) -> None:
+    """Run the handler on its connection, and close that when it ends."""
+    ws, life = upgraded.ws, upgraded.life
+    async with life:
+        try:
+            check = options.authenticate
+            if not isinstance(check, FirstMessage) or await check.admit(ws, options.timeouts):
+                await options.handler(ws)
+        except Exception as error:
+            if _is_own_end(error, life):
+                return
+            logger.exception("%s: the handler failed", ws.id)
+            for observer in options.observers:
+                try:
+                    observer.handler_failed(ws, error)
+                except Exception:
+                    logger.exception("%s: observer %r failed", ws.id, observer)
+            await life.aclose(Close(CloseCode.INTERNAL_ERROR, "internal error"))
+
+
+def _is_own_end(error: Exception, life: Lifecycle) -> bool:
+    """Tell whether an exception is nothing but the end of its own connection, or several."""
+    if isinstance(error, ExceptionGroup):
+        return all(_is_own_end(part, life) for part in error.exceptions)
+    return isinstance(error, ConnectionEnded) and error.close is life.closed
+
+
+async def _write_all(transport: Transport, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[await transport.write(rest) :]
+
+
+def _peer(stream: trio.abc.Stream) -> str:
+    inner: object = stream
+    if isinstance(stream, trio.SSLStream):
+        inner = stream.transport_stream
+    if isinstance(inner, trio.SocketStream):
+        try:
+            return str(inner.socket.getpeername())
+        except OSError:
+            pass
+    return "a peer"

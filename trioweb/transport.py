@@ -1,0 +1,219 @@
+"""One interface over what carries the bytes.
+
+A *non-blocking* transport (a socket, a virtual network) can be read and written without waiting;
+then the task that wants a message reads it itself, and a message is written by the task that
+sends it. Any other `trio.abc.Stream` (TLS, a foreign one) is adapted, and its reading and
+writing are left to the connection's own tasks, since cancelling those may break a stream.
+
+Every transport raises `trio.BrokenResourceError` when the link is broken, and
+`trio.ClosedResourceError` after `aclose`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from abc import abstractmethod
+from collections.abc import Iterator
+
+import trio
+
+__all__ = ["NonblockingTransport", "SocketTransport", "StreamTransport", "Transport", "adapt"]
+
+#: A piece of an adapted stream: `Timeouts.write` counts progress by these.
+_PIECE = 2**14
+
+
+class Transport(trio.abc.AsyncResource):
+    """Carries bytes both ways. One task reads at a time, and one writes."""
+
+    #: As ``getsockname`` and ``getpeername`` give them; None where that has no meaning.
+    local_address: object = None
+    remote_address: object = None
+
+    @abstractmethod
+    async def read(self, max_bytes: int) -> bytes:
+        """Wait for bytes, at most so many; ``b""`` is the end."""
+
+    @abstractmethod
+    async def write(self, data: bytes | memoryview) -> int:
+        """Wait until some of the bytes are taken; return how many."""
+
+    @abstractmethod
+    async def send_eof(self) -> bool:
+        """Tell the peer that nothing more comes; False where only `aclose` can tell it."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Close the transport; when cancelled, close it at once."""
+
+
+class NonblockingTransport(Transport):
+    """A transport that can be tried without waiting."""
+
+    @abstractmethod
+    def read_nowait(self, max_bytes: int) -> bytes | None:
+        """Return the bytes that are there, ``b""`` at the end, None where one must wait."""
+
+    @abstractmethod
+    async def wait_readable(self) -> None:
+        """Wait until `read_nowait` may have something; also returns after `interrupt`."""
+
+    @abstractmethod
+    def write_nowait(self, data: bytes | memoryview) -> int:
+        """Return how many of the bytes were taken, 0 where one must wait."""
+
+    @abstractmethod
+    async def wait_writable(self) -> None:
+        """Wait until `write_nowait` may take something; also returns after `interrupt`."""
+
+    @abstractmethod
+    def interrupt(self) -> None:
+        """Wake whoever waits in `wait_readable` or `wait_writable`."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the transport at once."""
+
+    async def read(self, max_bytes: int) -> bytes:
+        """Wait for bytes; cancelling it loses none."""
+        while True:
+            data = self.read_nowait(max_bytes)
+            if data is not None:
+                return data
+            await self.wait_readable()
+
+    async def write(self, data: bytes | memoryview) -> int:
+        """Wait until some of the bytes are taken."""
+        while True:
+            taken = self.write_nowait(data)
+            if taken:
+                return taken
+            await self.wait_writable()
+
+    async def aclose(self) -> None:
+        """Close the transport at once."""
+        self.close()
+        await trio.lowlevel.checkpoint()
+
+
+class SocketTransport(NonblockingTransport):
+    """A connected stream socket; takes it over and closes it."""
+
+    __slots__ = ("_recv", "_send", "_socket", "local_address", "remote_address")
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._socket = sock
+        self._recv = sock.recv
+        self._send = sock.send
+        with _os_errors():
+            self.local_address = sock.getsockname()
+        self.remote_address = None
+        with contextlib.suppress(OSError):  # a peer that is gone already is found by the read
+            self.remote_address = sock.getpeername()
+
+    @classmethod
+    def from_stream(cls, stream: trio.SocketStream) -> SocketTransport:
+        """Take the socket out of a stream, which is closed by that."""
+        inner = stream.socket
+        family, kind, proto = inner.family, inner.type, inner.proto
+        return cls(socket.socket(family, kind, proto, fileno=inner.detach()))
+
+    def read_nowait(self, max_bytes: int) -> bytes | None:
+        try:
+            return self._recv(max_bytes)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise _translate(error) from error
+
+    async def wait_readable(self) -> None:
+        try:
+            await trio.lowlevel.wait_readable(self._socket)
+        except (trio.ClosedResourceError, OSError, ValueError):
+            await trio.lowlevel.checkpoint()  # interrupted or closed: the next try tells
+
+    def write_nowait(self, data: bytes | memoryview) -> int:
+        try:
+            return self._send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise _translate(error) from error
+
+    async def wait_writable(self) -> None:
+        try:
+            await trio.lowlevel.wait_writable(self._socket)
+        except (trio.ClosedResourceError, OSError, ValueError):
+            await trio.lowlevel.checkpoint()
+
+    async def send_eof(self) -> bool:
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+        await trio.lowlevel.checkpoint()
+        return True
+
+    def interrupt(self) -> None:
+        if self._socket.fileno() != -1:
+            trio.lowlevel.notify_closing(self._socket)
+
+    def close(self) -> None:
+        self.interrupt()
+        self._socket.close()
+
+
+class StreamTransport(Transport):
+    """Any `trio.abc.Stream`; takes it over and closes it."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+        inner: object = stream
+        while isinstance(inner, trio.SSLStream):
+            inner = inner.transport_stream  # pyright: ignore[reportUnknownMemberType,reportUnknownVariableType]  # SSLStream is generic, isinstance forgets of what
+        if isinstance(inner, trio.SocketStream):
+            with contextlib.suppress(OSError):
+                self.local_address = inner.socket.getsockname()
+                self.remote_address = inner.socket.getpeername()
+
+    async def read(self, max_bytes: int) -> bytes:
+        return bytes(await self._stream.receive_some(max_bytes))
+
+    async def write(self, data: bytes | memoryview) -> int:
+        piece = data[:_PIECE]
+        await self._stream.send_all(piece)
+        return len(piece)
+
+    async def send_eof(self) -> bool:
+        if isinstance(self._stream, trio.abc.HalfCloseableStream):
+            with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                await self._stream.send_eof()
+            return True
+        await trio.lowlevel.checkpoint()
+        return False
+
+    async def aclose(self) -> None:
+        # A peer that went away without a TLS goodbye is no error: the close frames were it.
+        with contextlib.suppress(trio.BrokenResourceError):
+            await self._stream.aclose()
+
+
+def adapt(stream: trio.abc.Stream) -> Transport:
+    """Return the best transport for a stream, and take the stream over."""
+    if type(stream) is trio.SocketStream:
+        return SocketTransport.from_stream(stream)
+    return StreamTransport(stream)
+
+
+def _translate(error: OSError) -> trio.BrokenResourceError | trio.ClosedResourceError:
+    if error.errno == 9:  # EBADF: we closed it
+        return trio.ClosedResourceError("transport is closed")
+    return trio.BrokenResourceError(f"{error.strerror or error}")
+
+
+@contextlib.contextmanager
+def _os_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _translate(error) from error

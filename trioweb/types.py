@@ -1,0 +1,242 @@
+"""The vocabulary of trioweb: messages, close codes, headers, requests and responses.
+
+Nothing here does I/O or knows a connection; every other module may import it.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias, overload
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+__all__ = ["Close", "CloseCode", "Headers", "Message", "Request", "Response", "Side", "State"]
+
+#: One WebSocket message: ``str`` is a text message, ``bytes`` a binary one (RFC 6455, 5.6).
+Message: TypeAlias = str | bytes
+
+
+class Side(enum.Enum):
+    """Which end of the connection we are: it decides who masks (RFC 6455, 5.1)."""
+
+    CLIENT = "client"
+    SERVER = "server"
+
+
+class State(enum.Enum):
+    """Where a connection is in its life.
+
+    The way from one to the next stands in one table, in `trioweb.protocol.machine`.
+    """
+
+    #: The opening handshake is under way.
+    CONNECTING = "connecting"
+    #: Messages may be sent and received.
+    OPEN = "open"
+    #: One close frame has gone: ours is out, or the peer's came and ours is still due.
+    CLOSING = "closing"
+    #: Both close frames have gone, or the connection failed.
+    CLOSED = "closed"
+
+
+class CloseCode(enum.IntEnum):
+    """Registered close codes (RFC 6455, 7.4.1, and the IANA registry).
+
+    3000 to 3999 are registered by libraries, 4000 to 4999 are for private use: plain integers
+    serve for those.
+    """
+
+    #: The purpose of the connection is fulfilled.
+    NORMAL = 1000
+    #: The end goes away: a server stops, a browser leaves the page.
+    GOING_AWAY = 1001
+    #: The peer broke the protocol.
+    PROTOCOL_ERROR = 1002
+    #: A kind of data that this end cannot take (binary where only text is understood).
+    UNSUPPORTED_DATA = 1003
+    #: Reported only: the close frame had no code.
+    NO_STATUS = 1005
+    #: Reported only: the connection ended without a close frame.
+    ABNORMAL = 1006
+    #: The data does not fit its type, such as text that is not UTF-8.
+    INVALID_DATA = 1007
+    #: A message broke the policy of this end; the code when no other fits.
+    POLICY_VIOLATION = 1008
+    #: A message is too big.
+    MESSAGE_TOO_BIG = 1009
+    #: The client needs an extension that the server did not accept.
+    MANDATORY_EXTENSION = 1010
+    #: The server met an unexpected condition.
+    INTERNAL_ERROR = 1011
+    #: The service restarts; come back after a random 5 to 30 seconds.
+    SERVICE_RESTART = 1012
+    #: The service is overloaded; come back later.
+    TRY_AGAIN_LATER = 1013
+    #: A gateway got an invalid answer from the server behind it.
+    BAD_GATEWAY = 1014
+    #: Reported only: the TLS handshake failed.
+    TLS_HANDSHAKE = 1015
+
+    @property
+    def sendable(self) -> bool:
+        """Whether the code may stand in a close frame (1005, 1006 and 1015 may not)."""
+        return self not in (CloseCode.NO_STATUS, CloseCode.ABNORMAL, CloseCode.TLS_HANDSHAKE)
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """How a connection ended (RFC 6455, 7.1.5 and 7.1.6).
+
+    ``code`` is 1005 when the close frame had none, 1006 when there was no close frame.
+    """
+
+    code: int
+    reason: str = ""
+    #: Whether the close frame came from the peer first.
+    by_peer: bool = False
+
+    def __str__(self) -> str:
+        """Return the code, its name where it has one, and the reason."""
+        try:
+            name = f" ({CloseCode(self.code).name.lower().replace('_', ' ')})"
+        except ValueError:
+            name = ""
+        return f"{self.code}{name}{': ' + self.reason if self.reason else ''}"
+
+
+class Headers(Mapping[str, str]):
+    """HTTP headers: an immutable multi-mapping whose names compare without regard to case.
+
+    ``headers[name]`` joins several lines of one name with ``", "`` (RFC 9110, 5.3);
+    `get_all` gives them one by one, as ``Set-Cookie`` needs. Text is ISO-8859-1, the only
+    reading that keeps every byte.
+    """
+
+    __slots__ = ("_items",)
+
+    def __init__(self, items: Mapping[str, str] | Iterable[tuple[str, str]] = ()) -> None:
+        pairs = items.items() if isinstance(items, Mapping) else items
+        self._items = tuple((name, value) for name, value in pairs)
+
+    @classmethod
+    def from_bytes(cls, raw: Iterable[tuple[bytes, bytes]]) -> Headers:
+        """Read headers as they stand on the wire."""
+        return cls((name.decode("latin-1"), value.decode("latin-1")) for name, value in raw)
+
+    def to_bytes(self) -> list[tuple[bytes, bytes]]:
+        """Write headers for the wire; raises `UnicodeEncodeError` outside ISO-8859-1."""
+        return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in self._items]
+
+    def __getitem__(self, name: str) -> str:
+        values = self.get_all(name)
+        if not values:
+            raise KeyError(name)
+        return ", ".join(values)
+
+    def get_all(self, name: str) -> list[str]:
+        """Return the value of every line with this name, in order."""
+        wanted = name.lower()
+        return [value for key, value in self._items if key.lower() == wanted]
+
+    def tokens(self, name: str) -> list[str]:
+        """Return the elements of a comma-separated list header, empty ones left out."""
+        parts = (part.strip() for value in self.get_all(name) for part in value.split(","))
+        return [part for part in parts if part]
+
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """Return all lines as (name, value), in order and with their repetitions."""
+        return self._items
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(key.lower() for key, _ in self._items))
+
+    def __len__(self) -> int:
+        return len({key.lower() for key, _ in self._items})
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and any(key.lower() == name.lower() for key, _ in self._items)
+
+    def __repr__(self) -> str:
+        """Name the headers but not their values, which may be secrets."""
+        return f"<Headers {', '.join(self)}>"
+
+
+def _no_headers() -> Headers:
+    return Headers()
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An HTTP request, as `on_request`, `authenticate` and handlers see it."""
+
+    #: The request target as sent, such as ``/chat/7?token=x``.
+    target: str
+    headers: Headers = field(default_factory=_no_headers)
+    method: str = "GET"
+    #: The address of the peer's socket, as ``getpeername`` gives it.
+    client_address: object = None
+    #: True when the request asks to become a WebSocket.
+    upgrade: bool = True
+
+    @property
+    def path(self) -> str:
+        """The path of the target, with its percent escapes decoded."""
+        return unquote(self._split()[0])
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        """The query parameters; of a repeated one the last value."""
+        return dict(parse_qsl(self._split()[1], keep_blank_values=True))
+
+    @property
+    def cookies(self) -> Mapping[str, str]:
+        """The cookies of the ``Cookie`` header; pieces without ``=`` are left out."""
+        pairs = (part.strip().partition("=") for part in self.headers.get("Cookie", "").split(";"))
+        return {name: value.strip('"') for name, equals, value in pairs if equals}
+
+    def _split(self) -> tuple[str, str]:
+        if not self.target.startswith("/"):  # absolute form, as proxies get it (RFC 9112, 3.2.2)
+            parts = urlsplit(self.target)
+            return parts.path or "/", parts.query
+        path, _, query = self.target.partition("?")
+        return path, query
+
+    def __repr__(self) -> str:
+        """Leave out the query, which may hold a token."""
+        return f"<Request {self.method} {self._split()[0]!r}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A plain HTTP response: the answer to a request that does not become a WebSocket.
+
+    ``Content-Length``, ``Connection: close`` and, for text, ``Content-Type`` are added when
+    it is sent.
+    """
+
+    status: int = 200
+    headers: Headers = field(default_factory=_no_headers)
+    body: bytes = b""
+
+    @overload
+    @classmethod
+    def make(cls, status: int, body: str, headers: Mapping[str, str] = ...) -> Response: ...
+    @overload
+    @classmethod
+    def make(
+        cls, status: int, body: bytes, headers: Mapping[str, str] = ..., *, content_type: str
+    ) -> Response: ...
+    @classmethod
+    def make(
+        cls,
+        status: int,
+        body: str | bytes,
+        headers: Mapping[str, str] | Sequence[tuple[str, str]] = (),
+        *,
+        content_type: str = "text/plain; charset=utf-8",
+    ) -> Response:
+        """Build a response from a body and its type; text is sent as UTF-8."""
+        lines = Headers(headers).pairs()
+        data = body.encode() if isinstance(body, str) else body
+        return cls(status, Headers([("Content-Type", content_type), *lines]), data)
