@@ -15,7 +15,7 @@ import trio
 
 from .config import Timeouts
 from .connection import WebSocket, lifecycle_of
-from .errors import ConnectionEnded, Refused
+from .errors import Refused
 from .protocol.machine import check_close, fit_reason
 from .types import Close, CloseCode, Headers, Message, Request, Response
 
@@ -49,18 +49,18 @@ class FirstMessage:
         self._code = code
 
     async def admit(self, ws: WebSocket, timeouts: Timeouts) -> bool:
-        """Run the check and set ``ws.principal``; False if the connection is closing instead."""
+        """Run the check and set ``ws.principal``; False if the connection is closing instead.
+
+        Raises what the check raises, and `ConnectionEnded` if the peer leaves before its message.
+        """
         reason = "authentication timeout"
         with trio.move_on_after(self._timeout or timeouts.auth):
             try:
                 ws.principal = await self._check(ws, await ws.receive())
-                return ws.closed is None
             except Refused as refused:
                 reason = fit_reason(refused.reason) or "authentication failed"
-            except ConnectionEnded:
-                if ws.closed is None:  # another connection's end: the check failed
-                    raise
-                return False
+            else:
+                return ws.closed is None
         logger.info("%s: %s", ws.id, reason)
         lifecycle_of(ws).refuse(Close(self._code, reason))
         return False

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .config import Overflow
-from .connection import WebSocket, lifecycle_of
+from .connection import WebSocket, check_message, lifecycle_of
 from .types import Close, CloseCode, Message, Side
 
 __all__ = ["Delivery", "broadcast"]
@@ -39,14 +39,13 @@ def broadcast(
     who is closed knows that something is missing, and may come back. One slow or broken
     receiver never disturbs another. Raises `TypeError` if the message is neither str nor bytes.
     """
-    if not isinstance(message, (str, bytes)):
-        raise TypeError(f"a message is str or bytes, not {type(message).__name__}")
+    message = check_message(message)
     encoded: dict[int, list[bytes]] = {}  # by the length of fragments
     written = queued = dropped = closed = 0
     for ws in list(connections):
         life = lifecycle_of(ws)
         outbox = life.outbox
-        if life.closed is not None:
+        if life.ended():
             closed += 1
             continue
         if outbox.full:
@@ -65,7 +64,7 @@ def broadcast(
         else:
             frames = encoded[machine.fragment] = machine.message(message)
         outbox.put_frames(frames)
-        if life.closed is not None:
+        if life.ended():
             closed += 1
         elif outbox.idle:
             written += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -67,7 +67,7 @@ async def connect(
     timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
     heartbeat: Heartbeat | None = Heartbeat(),  # noqa: B008 - frozen
     observers: Sequence[Observer] = (),
-) -> AsyncIterator[WebSocket]:
+) -> AsyncGenerator[WebSocket]:
     """Connect to a ``ws://`` or ``wss://`` URL for the length of a block, which gets the WebSocket.
 
     ``stream`` is used instead of a connection to the URL's host, as it is (TLS is then yours), and
@@ -128,9 +128,7 @@ async def _open(
         if not address.tls:
             return tcp
         context = ssl_context or ssl.create_default_context()
-        tls = trio.SSLStream(
-            tcp, context, server_hostname=address.host, https_compatible=True
-        )
+        tls = trio.SSLStream(tcp, context, server_hostname=address.host, https_compatible=True)
         try:
             await tls.do_handshake()
         except trio.BrokenResourceError as error:
@@ -157,9 +155,9 @@ async def _shake_hands(
                 rest = rest[await transport.write(rest) :]
             while (accepted := exchange.next_response()) is None:
                 exchange.feed(await transport.read(limits.read))
-            return accepted
         except trio.BrokenResourceError as error:
             raise HandshakeInvalid(f"the connection broke during the handshake: {error}") from error
+        return accepted
     if exchange.rejection is not None:  # the body is slow, the answer is known
         raise exchange.rejection
     raise HandshakeTimeout(f"no answer to the upgrade within {timeouts.handshake} s")

@@ -15,7 +15,7 @@ __all__ = ["Heartbeat", "Limits", "Overflow", "Timeouts"]
 def _positive(owner: object, *names: str) -> None:
     for name in names:
         value = getattr(owner, name)
-        if not value > 0 or value != value:  # also refuses NaN
+        if not value > 0:  # refuses NaN too
             raise ValueError(f"{type(owner).__name__}.{name} must be positive, not {value!r}")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import trio
 
@@ -12,11 +12,12 @@ from .lifecycle import Lifecycle
 from .protocol.machine import check_close
 from .types import Close, CloseCode, Message, Request, Response, State
 
-__all__ = ["Statistics", "WebSocket", "lifecycle_of"]
+__all__ = ["Statistics", "WebSocket", "check_message", "lifecycle_of"]
 
 #: A full checkpoint at least every so many calls, or bytes, whichever is first.
 _CALLS = 64
 _BYTES = 2**16
+
 
 class _Turn(threading.local):
     """What the running task has sent and received since it last gave up its turn."""
@@ -110,7 +111,7 @@ class WebSocket(trio.abc.Channel[Message]):
 
     # --- sending -----------------------------------------------------------------------------
 
-    async def send(self, message: Message | bytearray | memoryview) -> None:
+    async def send(self, value: Message | bytearray | memoryview) -> None:
         """Send ``str`` as a text message, bytes of any kind as a binary one.
 
         Waits for room in the outbox, then queues: `trio.Cancelled` means that the message was
@@ -119,18 +120,16 @@ class WebSocket(trio.abc.Channel[Message]):
         Raises `ConnectionBroken` after the connection's end, `ConnectionClosedByUs` after
         `aclose`, `TypeError` for another type, `UnicodeEncodeError` for a lone surrogate.
         """
-        if not isinstance(message, (str, bytes)):
-            message = _as_bytes(message)
+        message = value if isinstance(value, (str, bytes)) else check_message(value)
         if _checkpoint_is_due(len(message)):
             await trio.lowlevel.checkpoint()
         if self._outbox.full and self._life.closed is None:
             await self._outbox.wait_room()
         self._put(message)
 
-    def send_nowait(self, message: Message | bytearray | memoryview) -> None:
+    def send_nowait(self, value: Message | bytearray | memoryview) -> None:
         """Send as `send` does, or raise `trio.WouldBlock` when the outbox is full."""
-        if not isinstance(message, (str, bytes)):
-            message = _as_bytes(message)
+        message = value if isinstance(value, (str, bytes)) else check_message(value)
         if self._outbox.full and self._life.closed is None:
             raise trio.WouldBlock
         self._put(message)
@@ -163,6 +162,13 @@ class WebSocket(trio.abc.Channel[Message]):
                 raise self._life.receive_error()
             await self._life.reading.wait_message()
         return inbox.popleft()
+
+    async def __anext__(self) -> Message:
+        # As Trio's own, less one coroutine: this runs for every message.
+        try:
+            return await self.receive()
+        except trio.EndOfChannel:
+            raise StopAsyncIteration from None
 
     def receive_nowait(self) -> Message:
         """Return a message that is here, after at most one read; else `trio.WouldBlock`.
@@ -268,10 +274,13 @@ class WebSocket(trio.abc.Channel[Message]):
 
 def lifecycle_of(ws: WebSocket) -> Lifecycle:
     """Return the inner life of a connection, for the other parts of trioweb."""
-    return ws._life
+    return ws._life  # noqa: SLF001 - the one door for them
 
 
-def _as_bytes(message: object) -> bytes:
-    if isinstance(message, (bytearray, memoryview)):
-        return bytes(message)
-    raise TypeError(f"a message is str or bytes, not {type(message).__name__}")
+def check_message(value: Any) -> Message:
+    """Return what may be sent for a value; raises `TypeError` if it is no message."""
+    if isinstance(value, (str, bytes)):
+        return value
+    if isinstance(value, (bytearray, memoryview)):
+        return bytes(cast("bytearray", value))
+    raise TypeError(f"a message is str or bytes, not {type(value).__name__}")

@@ -123,7 +123,9 @@ class Refused(TriowebError):
     check's code and the reason, which must then fit 123 bytes of UTF-8 and is cut to them.
     """
 
-    def __init__(self, reason: str = "", *, status: int = 401, headers: Headers | None = None):
+    def __init__(
+        self, reason: str = "", *, status: int = 401, headers: Headers | None = None
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.status = status

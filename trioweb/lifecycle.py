@@ -61,7 +61,6 @@ class Lifecycle:
         "_own",
         "_own_attendant",
         "_receive_error",
-        "side",
         "_timeouts",
         "closed",
         "connection",
@@ -73,6 +72,7 @@ class Lifecycle:
         "outbox",
         "pings",
         "reading",
+        "side",
         "transport",
     )
 
@@ -310,4 +310,3 @@ class Lifecycle:
                     observer.ended(self.connection, self.closed)
             except Exception:
                 logger.exception("%s: observer %r failed in %s", self.id, observer, what)
-

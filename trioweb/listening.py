@@ -7,6 +7,7 @@ import ipaddress
 import socket
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from typing import Any, cast
 
 import trio
 
@@ -53,20 +54,19 @@ async def _listen(names: Iterable[str | None], port: int) -> list[trio.SocketLis
 
 def _family_is_missing(error: OSError) -> bool:
     codes = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
-    causes = error.__cause__
-    inner = causes.exceptions if isinstance(causes, BaseExceptionGroup) else (causes or error,)
-    return any(getattr(one, "errno", None) in codes for one in (error, *inner))
+    return error.errno in codes or getattr(error.__cause__, "errno", None) in codes
 
 
 def _addresses(listeners: Iterable[trio.abc.Listener[trio.abc.Stream]]) -> list[tuple[str, int]]:
     names: list[tuple[str, int]] = []
     for listener in listeners:
-        while isinstance(listener, trio.SSLListener):
-            listener = listener.transport_listener
-        if isinstance(listener, trio.SocketListener):
-            family = listener.socket.family
-            if family in (socket.AF_INET, socket.AF_INET6):
-                names.append(listener.socket.getsockname()[:2])
+        inner: Any = listener
+        while isinstance(inner, trio.SSLListener):
+            inner = cast("Any", inner).transport_listener
+        if isinstance(inner, trio.SocketListener):
+            sock = inner.socket
+            if sock.family in (socket.AF_INET, socket.AF_INET6):
+                names.append(sock.getsockname()[:2])
     return names
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
+from typing import cast
 
 import trio
 
@@ -45,7 +46,9 @@ class OwnNursery:
 
 def _only_one(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """Return the one exception in a group, or the group if there are several."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
+    first, *others = group.exceptions
+    if others:
+        return group
+    if isinstance(first, BaseExceptionGroup):
+        return _only_one(cast("BaseExceptionGroup[BaseException]", first))
+    return first

@@ -305,8 +305,7 @@ class Outbox:
         try:
             marked = _marked.get()
         except LookupError:
-            marked = []
-            _marked.set(marked)
+            _marked.set(marked := list[Outbox]())
         marked.append(self)
         if len(marked) == 1:
             trio.lowlevel.current_trio_token().run_sync_soon(_flush_marked, marked)

@@ -36,6 +36,7 @@ class ReadingOwner(Protocol):
 
     def ended(self) -> bool:
         """Tell whether the connection is over, so that messages are no longer wanted."""
+        ...
 
     def lost(self, error: Exception | None) -> None:
         """Hear of the transport's end, or of the error that broke it."""
@@ -81,6 +82,7 @@ class Reading:
         "_transport",
         "_undecoded",
         "_waiting",
+        "_work",
         "bytes_received",
         "discarded",
         "eof",
@@ -113,7 +115,8 @@ class Reading:
         self._started = False
         self._waiting = False
         self._scope: trio.CancelScope | None = None
-        self._changed = trio.lowlevel.ParkingLot()
+        self._work = trio.lowlevel.ParkingLot()  # the reader task
+        self._changed = trio.lowlevel.ParkingLot()  # everybody else
         self._heard = trio.lowlevel.ParkingLot()
         self._undecoded = True  # the handshake may have brought the first frames
         self._inbox_size = 0
@@ -160,9 +163,10 @@ class Reading:
             self._outbox.flush()
             await trio.lowlevel.checkpoint()
             while not self.inbox and not self._owner.ended():
-                self._empty()
-                if self.inbox:
-                    return
+                if self._undecoded or self._inbox_size:
+                    self._go_on()
+                    if self.inbox:
+                        return
                 if self.pending is not None:
                     self._owner.peer_ended(self.pending)
                 elif self._nonblocking is None:
@@ -184,7 +188,7 @@ class Reading:
         """Fill the inbox with what one read gives without waiting."""
         if self.inbox or self._owner.ended():
             return
-        self._empty()
+        self._go_on()
         if self._nonblocking is not None and not (self.inbox or self.pending or self.paused):
             data = self._read_nowait(self._nonblocking)
             if data is not None:
@@ -195,25 +199,27 @@ class Reading:
 
     def pull(self) -> None:
         """Decode until more bytes are needed, the inbox is at its mark, or the peer ended."""
-        inbox = self.inbox
+        inbox, next_event, ended = self.inbox, self._machine.next_event, self._owner.ended()
         while self._undecoded:
-            if self.paused and not self._owner.ended():
-                self._outbox.flush()
+            event = next_event()
+            if event is None:
+                self._undecoded = False
+            elif isinstance(event, (str, bytes)):
+                self.messages_received += 1
+                if ended:
+                    self.discarded += 1
+                    continue
+                inbox.append(event)
+                # Real memory, so that many empty messages count, and wide characters.
+                self._inbox_size += sys.getsizeof(event)
                 if self.paused:
                     break
-            event = self._machine.next_event()
-            if isinstance(event, (str, bytes)):
-                self.messages_received += 1
-                if self._owner.ended():
-                    self.discarded += 1
-                else:
-                    inbox.append(event)
-                    # Real memory, so that many empty messages count, and wide characters.
-                    self._inbox_size += sys.getsizeof(event)
-            elif event is None:
-                self._undecoded = False
             elif isinstance(event, Ping):
                 self._outbox.control(event.response())
+                if self._outbox.control_full and not ended:
+                    self._outbox.flush()
+                    if self._outbox.control_full:
+                        break
             elif isinstance(event, Pong):
                 self._owner.pong(event.payload)
             else:
@@ -234,6 +240,7 @@ class Reading:
         if self._nonblocking is not None:
             self._nonblocking.interrupt()
         self._heard.unpark_all()
+        self._changed.unpark_all()
         self.wake_reader()
 
     def wake_reader(self) -> None:
@@ -241,7 +248,7 @@ class Reading:
         if self._role is not _ATTENDED:
             self._role = _READER
         if self._started:
-            self._changed.unpark_all()
+            self._work.unpark_all()
         else:
             self._started = True
             self._owner.start("reader")
@@ -285,7 +292,7 @@ class Reading:
             if not ended and self.pending is not None:
                 await self._close_in_time()
             elif not ended and self._role is not _READER:
-                await self._changed.park()
+                await self._work.park()
             elif not ended and self.paused:
                 await self.wait_unpaused()
                 self.pull()
@@ -309,7 +316,7 @@ class Reading:
         """Let a pending end take effect if the handler asks for no message for so long."""
         with trio.move_on_after(self._timeouts.close):
             while not self._owner.ended():
-                await self._changed.park()
+                await self._work.park()
         if self.pending is not None:
             self._owner.peer_ended(self.pending)
 
@@ -328,10 +335,10 @@ class Reading:
                 self.listed = True
                 self._attendant.look_after(self)
 
-    def _empty(self) -> None:
+    def _go_on(self) -> None:
         """Note that the inbox is empty, decode on, and let a paused reader go on."""
-        if self._inbox_size:
-            self._inbox_size = 0
+        self._inbox_size = 0
+        if self._changed:
             self._changed.unpark_all()
         self.pull()
 

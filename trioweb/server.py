@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 from ssl import SSLContext
@@ -23,7 +23,7 @@ from .protocol.machine import check_close
 from .reading import Attendant
 from .routing import Handler
 from .serving import Options, Upgraded, handshake, run_handler
-from .types import Close, CloseCode
+from .types import CloseCode
 
 __all__ = ["Server", "ServerOptions", "open_server", "serve"]
 
@@ -100,7 +100,7 @@ class Server:
 
     async def drain(
         self,
-        timeout: float = 10,  # noqa: ASYNC109 - the drain's own deadline is its meaning
+        timeout: float = 10,
         *,
         code: int = CloseCode.GOING_AWAY,
         reason: str = "",
@@ -165,16 +165,15 @@ class Server:
             )
 
     async def _serve_one(self, stream: trio.abc.Stream) -> None:
+        upgraded: Upgraded | None = None
         with trio.CancelScope() as scope:
             self._handshakes.add(scope)
             try:
-                upgraded = await handshake(
-                    stream, self._options, self._attendant, self.draining
-                )
+                upgraded = await handshake(stream, self._options, self._attendant, self.draining)
             finally:
                 self._handshakes.discard(scope)
                 self._changed.unpark_all()
-        if scope.cancelled_caught or upgraded is None:
+        if upgraded is None:
             await trio.aclose_forcefully(stream)
             return
         ws = upgraded.ws
@@ -244,7 +243,7 @@ async def serve(
 @asynccontextmanager
 async def open_server(
     handler: Handler, port: int, **options: Unpack[ServerOptions]
-) -> AsyncIterator[Server]:
+) -> AsyncGenerator[Server]:
     """Serve for the length of a block, which gets the `Server`; options as for `serve`.
 
     A normal exit drains within `Timeouts.close`; an exit by an exception or a cancellation sends
@@ -259,7 +258,7 @@ async def open_server(
 @asynccontextmanager
 async def _listening(
     handler: Handler, port: int, options: ServerOptions
-) -> AsyncIterator[tuple[Server, trio.Nursery]]:
+) -> AsyncGenerator[tuple[Server, trio.Nursery]]:
     unknown = options.keys() - ServerOptions.__annotations__.keys()
     if unknown:
         raise TypeError(f"unknown options: {', '.join(sorted(unknown))}")

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ssl import SSLContext
-from typing import Any
+from typing import Any, cast
 
 import trio
 
@@ -20,7 +20,7 @@ from .pages import OnRequest
 from .protocol.handshake import BadRequest, ServerHandshake
 from .reading import Attendant
 from .routing import Handler, Router
-from .transport import Transport, adapt
+from .transport import StreamTransport, Transport, adapt, as_tls
 from .types import Close, CloseCode, Headers, Request, Response, Side
 
 __all__ = ["Options", "Upgraded", "handshake", "run_handler"]
@@ -55,18 +55,19 @@ async def handshake(
     stream: trio.abc.Stream, options: Options, attendant: Attendant, draining: trio.Event
 ) -> Upgraded | None:
     """Turn a fresh stream into a WebSocket, or answer it; None when it is done with."""
+    peer = _peer(stream)
     if options.ssl_context is not None:
         stream = trio.SSLStream(stream, options.ssl_context, server_side=True)
     try:
         with trio.move_on_after(options.timeouts.handshake):
-            if isinstance(stream, trio.SSLStream):
-                await stream.do_handshake()
+            if (tls := as_tls(stream)) is not None:
+                await tls.do_handshake()
             transport = adapt(stream)
             exchange = ServerHandshake(options.limits, client_address=transport.remote_address)
             return await _Exchange(transport, exchange, options, attendant, draining).run()
-        logger.info("%s: handshake timeout", _peer(stream))
+        logger.info("%s: handshake timeout", peer)
     except (trio.BrokenResourceError, trio.ClosedResourceError, EOFError) as error:
-        logger.info("%s: left during the handshake: %s", _peer(stream), error)
+        logger.info("%s: left during the handshake: %s", peer, error)
     return None
 
 
@@ -210,7 +211,8 @@ async def run_handler(upgraded: Upgraded, options: Options) -> None:
 def _is_own_end(error: Exception, life: Lifecycle) -> bool:
     """Tell whether an exception is nothing but the end of its own connection, or several."""
     if isinstance(error, ExceptionGroup):
-        return all(_is_own_end(part, life) for part in error.exceptions)
+        parts = cast("ExceptionGroup[Exception]", error).exceptions
+        return all(_is_own_end(part, life) for part in parts)
     return isinstance(error, ConnectionEnded) and error.close is life.closed
 
 
@@ -221,12 +223,5 @@ async def _write_all(transport: Transport, data: bytes) -> None:
 
 
 def _peer(stream: trio.abc.Stream) -> str:
-    inner: object = stream
-    if isinstance(stream, trio.SSLStream):
-        inner = stream.transport_stream
-    if isinstance(inner, trio.SocketStream):
-        try:
-            return str(inner.socket.getpeername())
-        except OSError:
-            pass
-    return "a peer"
+    """Name a peer that has no connection yet, for the log."""
+    return str(StreamTransport(stream).remote_address or "a peer")

@@ -14,11 +14,19 @@ from __future__ import annotations
 import contextlib
 import socket
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Generator
+from typing import cast
 
 import trio
 
-__all__ = ["NonblockingTransport", "SocketTransport", "StreamTransport", "Transport", "adapt"]
+__all__ = [
+    "NonblockingTransport",
+    "SocketTransport",
+    "StreamTransport",
+    "Transport",
+    "adapt",
+    "as_tls",
+]
 
 #: A piece of an adapted stream: `Timeouts.write` counts progress by these.
 _PIECE = 2**14
@@ -168,9 +176,9 @@ class StreamTransport(Transport):
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
-        inner: object = stream
-        while isinstance(inner, trio.SSLStream):
-            inner = inner.transport_stream  # pyright: ignore[reportUnknownMemberType,reportUnknownVariableType]  # SSLStream is generic, isinstance forgets of what
+        inner = stream
+        while (tls := as_tls(inner)) is not None:
+            inner = tls.transport_stream
         if isinstance(inner, trio.SocketStream):
             with contextlib.suppress(OSError):
                 self.local_address = inner.socket.getsockname()
@@ -205,6 +213,13 @@ def adapt(stream: trio.abc.Stream) -> Transport:
     return StreamTransport(stream)
 
 
+def as_tls(stream: trio.abc.Stream) -> trio.SSLStream[trio.abc.Stream] | None:
+    """Return the stream if it speaks TLS."""
+    if isinstance(stream, trio.SSLStream):
+        return cast("trio.SSLStream[trio.abc.Stream]", stream)
+    return None
+
+
 def _translate(error: OSError) -> trio.BrokenResourceError | trio.ClosedResourceError:
     if error.errno == 9:  # EBADF: we closed it
         return trio.ClosedResourceError("transport is closed")
@@ -212,7 +227,7 @@ def _translate(error: OSError) -> trio.BrokenResourceError | trio.ClosedResource
 
 
 @contextlib.contextmanager
-def _os_errors() -> Iterator[None]:
+def _os_errors() -> Generator[None]:
     try:
         yield
     except OSError as error:

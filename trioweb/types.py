@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias, overload
+from typing import TypeAlias, cast, overload
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 __all__ = ["Close", "CloseCode", "Headers", "Message", "Request", "Response", "Side", "State"]
@@ -116,8 +116,8 @@ class Headers(Mapping[str, str]):
     __slots__ = ("_items",)
 
     def __init__(self, items: Mapping[str, str] | Iterable[tuple[str, str]] = ()) -> None:
-        pairs = items.items() if isinstance(items, Mapping) else items
-        self._items = tuple((name, value) for name, value in pairs)
+        pairs = cast("Mapping[str, str]", items).items() if isinstance(items, Mapping) else items
+        self._items: tuple[tuple[str, str], ...] = tuple((name, value) for name, value in pairs)
 
     @classmethod
     def from_bytes(cls, raw: Iterable[tuple[bytes, bytes]]) -> Headers:

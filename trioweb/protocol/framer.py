@@ -49,9 +49,13 @@ class _Hooks(Extension):
 
     name = "trioweb"
 
-    def __init__(self, assembler: Assembler) -> None:
+    def __init__(self, assembler: Assembler, mask_length: int) -> None:
         self.assembler = assembler
+        self.mask_length = mask_length
         self.opcode = _CONTINUATION
+        #: Bytes fed and not yet decoded; wsproto need not be asked when there are none.
+        self.undecoded = 0
+        self.frame_length = 0
         self.error: ProtocolError | None = None
         self.bad_gateway = False
 
@@ -63,12 +67,14 @@ class _Hooks(Extension):
 
     def frame_inbound_header(
         self,
-        proto: FrameDecoder | FrameProtocol,
+        proto: FrameDecoder | FrameProtocol,  # noqa: ARG002 - the signature is wsproto's
         opcode: WsprotoOpcode,
-        rsv: RsvBits,
+        rsv: RsvBits,  # noqa: ARG002 - see proto
         payload_length: int,
     ) -> CloseReason | RsvBits:
         self.opcode = opcode
+        extended = 0 if payload_length < 126 else 2 if payload_length < 2**16 else 8
+        self.frame_length = 2 + extended + self.mask_length + payload_length
         if opcode < 8:
             try:
                 self.assembler.check(payload_length, continues=opcode is _CONTINUATION)
@@ -78,7 +84,9 @@ class _Hooks(Extension):
         return _NO_RSV
 
     def frame_inbound_payload_data(
-        self, proto: FrameDecoder | FrameProtocol, data: bytes
+        self,
+        proto: FrameDecoder | FrameProtocol,  # noqa: ARG002 - the signature is wsproto's
+        data: bytes,
     ) -> bytes | CloseReason:
         if self.opcode is WsprotoOpcode.CLOSE and data[:2] == _BAD_GATEWAY:
             self.bad_gateway = True
@@ -86,8 +94,11 @@ class _Hooks(Extension):
         return data
 
     def frame_inbound_complete(
-        self, proto: FrameDecoder | FrameProtocol, fin: bool
+        self,
+        proto: FrameDecoder | FrameProtocol,  # noqa: ARG002 - the signature is wsproto's
+        fin: bool,
     ) -> bytes | CloseReason | None:
+        self.undecoded -= self.frame_length
         if self.opcode < 8:
             self.assembler.finished_frame(fin=fin)
         return None
@@ -99,20 +110,25 @@ class Framer:
     After `next` has raised, or has returned a CLOSE, it returns None for ever.
     """
 
-    __slots__ = ("_assembler", "_hooks", "_proto", "feed")
+    __slots__ = ("_assembler", "_hooks", "_proto")
 
     def __init__(self, side: Side, assembler: Assembler) -> None:
         self._assembler = assembler
-        self._hooks = _Hooks(assembler)
+        self._hooks = _Hooks(assembler, mask_length=4 if side is Side.SERVER else 0)
         self._proto = FrameProtocol(side is Side.CLIENT, [self._hooks])
-        #: Take bytes from the peer.
-        self.feed = self._proto.receive_bytes
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes from the peer."""
+        self._hooks.undecoded += len(data)
+        self._proto.receive_bytes(data)
 
     def next(self) -> Message | ControlFrame | None:
         """Decode up to the next whole message or control frame; None when more is needed.
 
         Raises `ProtocolError` at the first byte that is wrong.
         """
+        if not self._hooks.undecoded:
+            return None
         try:
             for frame in self._proto.received_frames():
                 payload = frame.payload
@@ -143,7 +159,7 @@ class Framer:
             data = message.encode()
             if len(data) <= fragment:
                 return [bytes(self._proto.send_data(message))]
-            return self._fragments_of_text(message, data, fragment)
+            return self._fragments_of_text(data, fragment)
         view = memoryview(message)
         last = (len(view) - 1) // fragment * fragment
         return [
@@ -151,7 +167,7 @@ class Framer:
             for at in range(0, len(view), fragment)
         ]
 
-    def _fragments_of_text(self, message: str, data: bytes, fragment: int) -> list[bytes]:
+    def _fragments_of_text(self, data: bytes, fragment: int) -> list[bytes]:
         # wsproto wants str for text, so the cuts must fall between characters (at most 4 bytes).
         frames: list[bytes] = []
         start = 0
