@@ -1,0 +1,67 @@
+"""What many tests share: TLS contexts, a browser's path, and how to treat what is missing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import ssl
+from pathlib import Path
+from typing import NoReturn
+
+import hypothesis
+import pytest
+import trustme
+
+IN_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
+
+# A property's examples share the machine with everything else, so none has a deadline; in CI
+# the same examples run every time, and a failure prints how to repeat it.
+hypothesis.settings.register_profile("default", deadline=None, print_blob=True)
+hypothesis.settings.register_profile("ci", deadline=None, print_blob=True, derandomize=True)
+hypothesis.settings.load_profile("ci" if IN_CI else "default")
+
+
+def missing(what: str) -> NoReturn:
+    """Skip a test for want of a program; in CI, where all must be there, fail it instead."""
+    if IN_CI:
+        pytest.fail(f"{what} is missing, and in CI it must not be")
+    pytest.skip(f"{what} is missing")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Return the path of a Chromium on this machine."""
+    for name in ("chromium", "chromium-browser", "google-chrome", "chrome"):
+        if path := shutil.which(name):
+            return path
+    missing("a Chromium browser")
+
+
+@pytest.fixture(scope="session")
+def artifacts() -> Path:
+    """Return the folder for what a test leaves to be looked at: screenshots, reports."""
+    folder = Path(__file__).parents[1] / "artifacts"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ca() -> trustme.CA:
+    """Return a certificate authority that nothing but these tests trusts."""
+    return trustme.CA()
+
+
+@pytest.fixture(scope="session")
+def server_tls(ca: trustme.CA) -> ssl.SSLContext:
+    """Return a server's TLS context, valid for localhost by name and by address."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    ca.issue_cert("localhost", "127.0.0.1", "::1").configure_cert(context)
+    return context
+
+
+@pytest.fixture(scope="session")
+def client_tls(ca: trustme.CA) -> ssl.SSLContext:
+    """Return a client's TLS context that trusts `server_tls`."""
+    context = ssl.create_default_context()
+    ca.configure_trust(context)
+    return context

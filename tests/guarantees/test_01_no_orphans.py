@@ -1,0 +1,76 @@
+"""Guarantee 1: when a block or a `serve` ends, every task that it started has ended."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import trio
+
+import trioweb
+from tests.guarantees.peers import Link, echo, tasks
+
+
+async def test_client_and_server_blocks(link: Link) -> None:
+    before = tasks()
+    async with link.server(echo) as server:
+        with_server = tasks()
+        async with link.client(server) as ws:
+            await ws.send("x")
+            assert await ws.receive() == "x"
+            await trio.sleep(1)  # nobody receives, so the reader task takes over
+            during = tasks()
+            assert {name.split()[-1] for name in during} >= {"heartbeat", "reader"}
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert tasks() == with_server
+    assert tasks() == before
+
+
+@pytest.mark.parametrize("how", ["raise", "cancel", "peer resets", "drain"])
+async def test_every_way_out(link: Link, how: str) -> None:
+    before = tasks()
+    with trio.CancelScope() as scope:
+        with pytest.raises(KeyError) if how == "raise" else trio.CancelScope():
+            async with link.server(echo) as server, link.client(server) as ws:
+                async with link.by_hand(server) as peer:
+                    await ws.send("x")
+                    await ws.receive()
+                    if how == "raise":
+                        raise KeyError
+                    if how == "cancel":
+                        scope.cancel()
+                        await trio.lowlevel.checkpoint()
+                    if how == "peer resets":
+                        peer.reset()
+                    if how == "drain":
+                        await server.drain()
+    assert tasks() == before
+
+
+async def test_serve_in_a_nursery(link: Link) -> None:
+    before = tasks()
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(
+            partial(trioweb.serve, echo, 0, host="127.0.0.1", ssl_context=link.server_tls)
+        )
+        async with link.client(server) as ws:
+            await ws.send("x")
+            assert await ws.receive() == "x"
+            await server.drain()
+            with pytest.raises(trio.EndOfChannel):
+                await ws.receive()
+    assert tasks() == before
+
+
+async def test_no_connection_comes_about(link: Link) -> None:
+    async with link.server(echo) as server:
+        before = tasks()
+        stream = await link.open_stream(server)
+        with pytest.raises(trioweb.HandshakeTimeout):
+            async with trioweb.connect(
+                "ws://127.0.0.1:9", stream=trio.testing.memory_stream_pair()[0]
+            ):
+                pass
+        await stream.aclose()
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert tasks() == before
