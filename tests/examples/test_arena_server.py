@@ -122,12 +122,17 @@ async def test_a_name_is_free_again_when_its_player_has_gone() -> None:
 async def test_the_same_browser_takes_its_player_over() -> None:
     async with serving() as running, joined(running.url, "Ada", key="secret") as old:
         running.arena.world.players[old.welcome.id].score = 7
+        for _ in range(5):
+            await old.move(0, 0)
+        await old.until_acknowledged(5)
         async with joined(running.url, "Ada", key="secret") as new:
             assert new.welcome.id == old.welcome.id
             end, _ = await old.until_ended()
             assert end.code == TAKEN_OVER
             view = await new.until(lambda view: new.welcome.id in view.players)
             assert view.players[new.welcome.id].score == 7
+            await new.move(0, 0)  # its inputs are counted anew
+            await new.until_acknowledged(1)
             assert running.arena.statistics().clients == 1
 
 
@@ -168,10 +173,11 @@ async def test_numbers_that_do_not_rise_are_ignored() -> None:
         assert answer == wire.Error("input 9 came after input 9")
 
 
-async def test_repeated_abuse_is_closed() -> None:
+@pytest.mark.parametrize("message", ["nonsense", '{"t":"' + 200 * "é" + '"}'])
+async def test_repeated_abuse_is_closed(message: str) -> None:
     async with serving() as running, joined(running.url, "Eve") as eve:
         for _ in range(STRIKES):
-            await eve.ws.send("nonsense")
+            await eve.ws.send(message)
         end, errors = await eve.until_ended()
         assert errors == STRIKES - 1
         assert end.code == 1008

@@ -20,7 +20,7 @@ def link(
     return Link("tls", server_tls, client_tls)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def clock() -> MockClock:
     """Jump to the next deadline when nothing has happened for 20 real milliseconds.
 

@@ -185,6 +185,13 @@ def _parse(data: bytes) -> tuple[int, bytes, int] | None:
     return data[0] & 15, data[start : start + length], start + length
 
 
+async def first_connection(server: Server) -> trioweb.WebSocket:
+    """Wait until a handler runs; return its connection."""
+    while not server.connections:
+        await trio.sleep(0.01)  # virtual
+    return next(iter(server.connections))
+
+
 def tasks() -> set[str]:
     """Return the names of all tasks but Trio's own and the test's."""
     found: set[str] = set()

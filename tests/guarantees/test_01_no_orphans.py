@@ -6,14 +6,16 @@ from functools import partial
 
 import pytest
 import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 import trioweb
 from tests.guarantees.peers import Link, echo, tasks
 
 
-async def test_client_and_server_blocks(link: Link) -> None:
+async def test_client_and_server_blocks(clock: MockClock, link: Link) -> None:
     before = tasks()
     async with link.server(echo) as server:
+        await wait_all_tasks_blocked(0.01)
         with_server = tasks()
         async with link.client(server) as ws:
             await ws.send("x")
@@ -21,13 +23,13 @@ async def test_client_and_server_blocks(link: Link) -> None:
             await trio.sleep(1)  # nobody receives, so the reader task takes over
             during = tasks()
             assert {name.split()[-1] for name in during} >= {"heartbeat", "reader"}
-        await trio.testing.wait_all_tasks_blocked(0.01)
+        await wait_all_tasks_blocked(0.01)
         assert tasks() == with_server
     assert tasks() == before
 
 
 @pytest.mark.parametrize("how", ["raise", "cancel", "peer resets", "drain"])
-async def test_every_way_out(link: Link, how: str) -> None:
+async def test_every_way_out(clock: MockClock, link: Link, how: str) -> None:
     before = tasks()
     with trio.CancelScope() as scope:
         with pytest.raises(KeyError) if how == "raise" else trio.CancelScope():
@@ -47,7 +49,7 @@ async def test_every_way_out(link: Link, how: str) -> None:
     assert tasks() == before
 
 
-async def test_serve_in_a_nursery(link: Link) -> None:
+async def test_serve_in_a_nursery(clock: MockClock, link: Link) -> None:
     before = tasks()
     async with trio.open_nursery() as nursery:
         server = await nursery.start(
@@ -62,8 +64,9 @@ async def test_serve_in_a_nursery(link: Link) -> None:
     assert tasks() == before
 
 
-async def test_no_connection_comes_about(link: Link) -> None:
+async def test_no_connection_comes_about(clock: MockClock, link: Link) -> None:
     async with link.server(echo) as server:
+        await wait_all_tasks_blocked(0.01)
         before = tasks()
         stream = await link.open_stream(server)
         with pytest.raises(trioweb.HandshakeTimeout):
@@ -72,5 +75,5 @@ async def test_no_connection_comes_about(link: Link) -> None:
             ):
                 pass
         await stream.aclose()
-        await trio.testing.wait_all_tasks_blocked(0.01)
+        await wait_all_tasks_blocked(0.01)
         assert tasks() == before

@@ -1,0 +1,1 @@
+"""Examples of trioweb: one pattern a folder, each run by a test."""

@@ -1,0 +1,182 @@
+"""Guarantee 3: a cancelled `send` leaves the message in or out as a whole, and the stream intact;
+a cancelled `receive` loses no message. Cancelled at every step, as are the other calls.
+"""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+import trioweb
+from tests.guarantees.peers import Link, echo, first_connection, tasks
+from tests.guarantees.steps import at_every_step, cancelled_at
+
+
+@pytest.mark.parametrize("size", [10, 300_000])
+async def test_send(clock: MockClock, link: Link, size: int) -> None:
+    got: list[str | bytes] = []
+
+    async def late(ws: trioweb.WebSocket) -> None:
+        await trio.sleep(3)  # the client's buffers fill up meanwhile
+        async for message in ws:
+            got.append(message)
+
+    async def scenario(step: int) -> bool:
+        got.clear()
+        sent: list[str | bytes] = []
+
+        async def send(message: str | bytes) -> None:
+            await ws.send(message)
+            sent.append(message)
+
+        async def send_many() -> None:
+            for number in range(5 if size > 10 else 100):
+                await send(str(number) * size)
+                await send(bytes([number]) * size)
+
+        limits = trioweb.Limits(outbox_bytes=1000)
+        server_limits = trioweb.Limits(inbox_messages=2)
+        async with link.server(late, limits=server_limits) as server:
+            async with link.client(server, limits=limits) as ws:
+                cancelled = await cancelled_at(step, send_many)
+                await send("end")
+        assert got == sent
+        return cancelled
+
+    assert await at_every_step(scenario) > 3
+
+
+@pytest.mark.parametrize("pause", [0, 0.5])
+async def test_receive(clock: MockClock, link: Link, pause: float) -> None:
+    expected = [str(number) * 50 for number in range(20)]
+
+    async def talk(ws: trioweb.WebSocket) -> None:
+        for message in expected:
+            await ws.send(message)
+            await trio.sleep(pause)
+
+    async def scenario(step: int) -> bool:
+        got: list[str | bytes] = []
+
+        async def receive() -> None:
+            while len(got) < 20:
+                got.append(await ws.receive())
+
+        async with link.server(talk) as server, link.client(server) as ws:
+            cancelled = await cancelled_at(step, receive)
+            await receive()
+        assert got == expected
+        return cancelled
+
+    assert await at_every_step(scenario) > 2
+
+
+async def test_receive_while_the_reader_task_reads(clock: MockClock, link: Link) -> None:
+    async def talk(ws: trioweb.WebSocket) -> None:
+        for number in range(10):
+            await ws.send(str(number))
+            await trio.sleep(0.3)  # longer than two looks: the role changes hands in between
+
+    async def scenario(step: int) -> bool:
+        got: list[str | bytes] = []
+
+        async def receive() -> None:
+            while len(got) < 10:
+                got.append(await ws.receive())
+                await trio.sleep(0.2)
+
+        async with link.server(talk) as server, link.client(server) as ws:
+            cancelled = await cancelled_at(step, receive)
+            await receive()
+        assert got == [str(number) for number in range(10)]
+        return cancelled
+
+    assert await at_every_step(scenario) > 20
+
+
+async def test_ping(clock: MockClock, link: Link) -> None:
+    async def scenario(step: int) -> bool:
+        async with link.server(echo) as server, link.client(server) as ws:
+            cancelled = await cancelled_at(step, ws.ping)
+            await ws.send("still there")
+            assert await ws.receive() == "still there"
+            assert await ws.ping() >= 0
+        return cancelled
+
+    assert await at_every_step(scenario) >= 2
+
+
+async def test_aclose(clock: MockClock, link: Link) -> None:
+    async def scenario(step: int) -> bool:
+        ends: list[trioweb.Close | None] = []
+
+        async def watch(ws: trioweb.WebSocket) -> None:
+            try:
+                async for _ in ws:
+                    pass
+            finally:
+                ends.append(ws.closed)
+
+        before = tasks()
+        async with link.server(watch) as server:
+            async with link.client(server) as ws:
+                await first_connection(server)
+                cancelled = await cancelled_at(step, lambda: ws.aclose(4000))
+                with pytest.raises(trio.ClosedResourceError):
+                    await ws.send("x")
+                start = trio.current_time()
+                await ws.aclose()
+                assert trio.current_time() - start < 1
+            while not ends:
+                await trio.sleep(0.1)
+        assert tasks() == before
+        # The close frame left before the cut: it goes with the call, not with the waiting.
+        assert ends[0] is not None
+        assert ends[0].code == 4000
+        return cancelled
+
+    assert await at_every_step(scenario) >= 2
+
+
+async def test_connect(clock: MockClock, link: Link) -> None:
+    async with link.server(echo) as server:
+        await wait_all_tasks_blocked(0.01)
+        before = tasks()
+
+        async def scenario(step: int) -> bool:
+            async def connect() -> None:
+                async with link.client(server) as ws:
+                    await ws.send("x")
+                    assert await ws.receive() == "x"
+
+            cancelled = await cancelled_at(step, connect)
+            with trio.fail_after(1):
+                while server.connections or tasks() != before:
+                    await trio.sleep(0.1)
+            return cancelled
+
+        assert await at_every_step(scenario) > 4
+
+
+async def test_drain(clock: MockClock, link: Link) -> None:
+    before = tasks()
+
+    async def linger(ws: trioweb.WebSocket) -> None:
+        async for _ in ws:
+            pass
+        await trio.sleep(1)
+
+    async def scenario(step: int) -> bool:
+        async with link.server(linger) as server, link.client(server) as ws:
+            await first_connection(server)
+            cancelled = await cancelled_at(step, lambda: server.drain(5, grace=1))
+            with trio.fail_after(6):
+                await server.wait_drained()
+            if not cancelled:
+                with pytest.raises(trio.EndOfChannel):
+                    await ws.receive()
+        assert tasks() == before
+        return cancelled
+
+    assert await at_every_step(scenario) >= 3
