@@ -29,6 +29,9 @@ __all__ = ["Lifecycle", "SentPing"]
 
 logger = logging.getLogger("trioweb.connection")
 
+#: Seconds in which a stream that is cut may take the close frame; it does if it is idle.
+_LAST_WORDS = 0.05
+
 _CLEAN = frozenset({CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.NO_STATUS})
 
 
@@ -152,6 +155,7 @@ class Lifecycle:
             "writer": self.outbox.run,
             "heartbeat": self._beat,
             "closer": self._go_down,
+            "cutter": self._cut_stream,
         }[task]
         self._nursery.start_soon(run, name=f"websocket {self.id} {task}")
 
@@ -201,11 +205,21 @@ class Lifecycle:
         """Send what the transport takes at once, and a close frame; wait for nothing."""
         sendable = close.code != CloseCode.ABNORMAL
         self.finish(close, ConnectionBroken, frame=close if sendable else None)
-        self.outbox.abandon()
         if isinstance(self.transport, NonblockingTransport):
+            self.outbox.abandon()
             self.transport.close()
-        elif self._nursery is not None:
-            self._nursery.start_soon(trio.aclose_forcefully, self.transport)
+        else:
+            if not sendable:
+                self.outbox.abandon()
+            self.start("cutter")
+
+    async def _cut_stream(self) -> None:
+        """Give a stream that cannot be written without waiting a moment for the last frame."""
+        with trio.CancelScope(shield=True):
+            with trio.move_on_after(_LAST_WORDS):
+                await self.outbox.write_last()
+            self.outbox.abandon()
+            await trio.aclose_forcefully(self.transport)
 
     async def aclose(self, close: Close) -> None:
         """Close for the user, who may then use it no more; wait until it is done."""

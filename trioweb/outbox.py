@@ -223,10 +223,15 @@ class Outbox:
         while not self.idle and not self.dead:
             await self._changed.park()
 
+    async def write_last(self) -> None:
+        """Write what is queued from the calling task, unless a write is stuck half way."""
+        while not (self._writing or self.idle or self.dead):
+            await self._write_piece()
+
     async def run(self) -> None:
         """Write what is left over, each step within `Timeouts.write`: the writer task."""
         while not self.dead:
-            if self.idle:
+            if self.idle or self._writing:
                 await self._work.park()
                 continue
             with trio.move_on_after(self._timeout) as scope:

@@ -202,7 +202,8 @@ class StreamTransport(Transport):
 
     async def aclose(self) -> None:
         # A peer that went away without a TLS goodbye is no error: the close frames were it.
-        with contextlib.suppress(trio.BrokenResourceError):
+        # Nor is a second task of ours that closes it meanwhile.
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             await self._stream.aclose()
 
 

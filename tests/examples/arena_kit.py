@@ -36,10 +36,11 @@ async def serving(
     options = Options(port=0, bots=bots, rules=Rules(coins=coins), seed=5)
     arena = Arena(options)
     listeners = await open_arena_listeners("localhost", 0, send_buffer=send_buffer)
-    async with trio.open_nursery() as nursery:
-        server = await nursery.start(partial(serve_arena, arena, listeners))
-        yield Running(arena, server)
-        await server.drain()
+    with trio.fail_after(60):  # a message that never comes fails a test, instead of holding it
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(partial(serve_arena, arena, listeners))
+            yield Running(arena, server)
+            await server.drain()
 
 
 @dataclass

@@ -133,6 +133,8 @@ async def test_the_same_browser_takes_its_player_over() -> None:
             assert view.players[new.welcome.id].score == 7
             await new.move(0, 0)  # its inputs are counted anew
             await new.until_acknowledged(1)
+            assert new.state is not None
+            assert new.state.ack == 1
             assert running.arena.statistics().clients == 1
 
 

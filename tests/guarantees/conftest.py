@@ -22,8 +22,8 @@ def link(
 
 @pytest.fixture
 def clock() -> MockClock:
-    """Jump to the next deadline when nothing has happened for 20 real milliseconds.
+    """Jump to the next deadline when nothing has happened for 2 real milliseconds.
 
     Not at once, as `autojump_clock` does: bytes on loopback take a moment.
     """
-    return MockClock(autojump_threshold=0.02)
+    return MockClock(autojump_threshold=0.002)

@@ -107,7 +107,7 @@ class ByHand:
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream = stream
-        self._buffer = b""
+        self._buffer = bytearray()
 
     async def upgrade(self) -> None:
         """Send the request of RFC 6455, 1.3, and read its answer."""
@@ -117,7 +117,8 @@ class ByHand:
         )
         while b"\r\n\r\n" not in self._buffer:
             self._buffer += await self.stream.receive_some()
-        head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
+        head, _, rest = self._buffer.partition(b"\r\n\r\n")
+        self._buffer = rest
         assert head.startswith(b"HTTP/1.1 101"), head
 
     async def send(self, opcode: int, payload: bytes = b"", *, fin: bool = True) -> None:
@@ -130,7 +131,7 @@ class ByHand:
             found = _parse(self._buffer)
             if found is not None:
                 opcode, payload, size = found
-                self._buffer = self._buffer[size:]
+                del self._buffer[:size]
                 return opcode, payload
             data = await self.stream.receive_some(65536)
             if not data:
@@ -170,7 +171,7 @@ def close_frame(code: int) -> bytes:
     return frame(CLOSE, code.to_bytes(2, "big"))
 
 
-def _parse(data: bytes) -> tuple[int, bytes, int] | None:
+def _parse(data: bytearray) -> tuple[int, bytes, int] | None:
     """Parse an unmasked frame at the start of the data."""
     if len(data) < 2:
         return None
@@ -182,7 +183,7 @@ def _parse(data: bytes) -> tuple[int, bytes, int] | None:
         length = int.from_bytes(data[2:start], "big")
     if len(data) < start + length:
         return None
-    return data[0] & 15, data[start : start + length], start + length
+    return data[0] & 15, bytes(data[start : start + length]), start + length
 
 
 async def first_connection(server: Server) -> trioweb.WebSocket:

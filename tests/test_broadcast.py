@@ -1,0 +1,314 @@
+"""One message to many: counts, overflow policies, and nobody waits for anybody."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+import trio
+import trio.testing
+
+import trioweb
+from tests.helpers import (
+    BINARY,
+    CLOSE,
+    TEXT,
+    Frame,
+    Peer,
+    close_frame,
+    forever,
+    frames_in,
+    scripted,
+    serving,
+    upgraded,
+)
+from trioweb import Close, Delivery, Limits, Overflow, Server, broadcast
+from trioweb.protocol.machine import Machine
+
+
+@asynccontextmanager
+async def audience(size: int, limits: Limits = Limits()) -> AsyncIterator[tuple[Server, list[Peer]]]:  # noqa: B008
+    """Serve some peers that say nothing, each named by its path."""
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(serving(forever, limits=limits, heartbeat=None))
+        peers = [
+            await stack.enter_async_context(upgraded(server, f"/{number}"))
+            for number in range(size)
+        ]
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(server.connections) == size
+        yield server, peers
+        for ws in server.connections:
+            # They need not be closed politely: this is not about that.
+            trioweb.connection.lifecycle_of(ws).cut(Close(1001))
+
+
+def connection(server: Server, number: int) -> trioweb.WebSocket:
+    (ws,) = (ws for ws in server.connections if ws.request.path == f"/{number}")
+    return ws
+
+
+async def stall(ws: trioweb.WebSocket) -> None:
+    """Fill a connection whose peer reads nothing, until its outbox is full."""
+    with pytest.raises(trio.WouldBlock):
+        for _ in range(10_000):
+            ws.send_nowait(bytes(2**16))
+    assert ws.statistics().outbox_bytes >= 2**16
+
+
+@pytest.mark.parametrize("message", ["text", b"bytes", "", "x" * 1000])
+async def test_everybody_gets_the_message(message):
+    async with audience(5) as (server, peers):
+        assert broadcast(server.connections, message) == Delivery(written=5)
+        for peer in peers:
+            one = await peer.frame()
+            assert one.opcode == (TEXT if isinstance(message, str) else BINARY)
+            assert one.payload == (message.encode() if isinstance(message, str) else message)
+        for ws in server.connections:
+            assert ws.statistics().messages_sent == 1
+
+
+async def test_nobody_is_no_delivery():
+    assert broadcast([], "x") == Delivery(0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("message", [bytearray(b"any"), memoryview(b"any")])
+async def test_bytes_of_any_kind_are_a_binary_message(message):
+    async with audience(2) as (server, peers):
+        assert broadcast(server.connections, message) == Delivery(written=2)
+        for peer in peers:
+            assert await peer.frame() == Frame(BINARY, b"any")
+
+
+@pytest.mark.parametrize("message", [None, 1, ["x"]])
+async def test_only_text_and_bytes_are_messages(message):
+    with pytest.raises(TypeError, match=f"not {type(message).__name__}"):
+        broadcast([], message)
+
+
+async def test_text_that_cannot_be_encoded_reaches_nobody():
+    async with audience(2) as (server, peers):
+        with pytest.raises(UnicodeEncodeError):
+            broadcast(server.connections, "\ud800")
+        assert broadcast(server.connections, "after") == Delivery(written=2)
+        for peer in peers:
+            assert (await peer.frame()).payload == b"after"
+
+
+async def test_any_iterable_of_connections_will_do():
+    async with audience(3) as (server, peers):
+        chosen = (connection(server, number) for number in (0, 2))
+        assert broadcast(chosen, "some") == Delivery(written=2)
+        assert broadcast(server.connections, "all") == Delivery(written=3)
+        assert (await peers[0].frame()).payload == b"some"
+        assert (await peers[1].frame()).payload == b"all"
+        assert (await peers[2].frame()).payload == b"some"
+
+
+async def test_the_message_is_encoded_once(monkeypatch):
+    encoded = []
+    real = Machine.message
+
+    def count(machine: Machine, message: trioweb.Message) -> list[bytes]:
+        encoded.append(message)
+        return real(machine, message)
+
+    monkeypatch.setattr(Machine, "message", count)
+    async with audience(20) as (server, peers):
+        assert broadcast(server.connections, "once") == Delivery(written=20)
+        assert encoded == ["once"]
+        assert [(await peer.frame()).payload for peer in peers] == [b"once"] * 20
+
+
+async def test_the_message_is_encoded_once_for_each_length_of_fragments(monkeypatch):
+    encoded = []
+    real = Machine.message
+
+    def count(machine: Machine, message: trioweb.Message) -> list[bytes]:
+        encoded.append(machine.fragment)
+        return real(machine, message)
+
+    monkeypatch.setattr(Machine, "message", count)
+    async with audience(3, Limits(fragment=10)) as (small, few):
+        async with audience(3, Limits(fragment=20)) as (large, many):
+            both = [*small.connections, *large.connections]
+            assert broadcast(both, "x" * 40).closed == 0
+            assert sorted(encoded) == [10, 20]
+            for peer in few:
+                assert [len((await peer.frame()).payload) for _ in range(4)] == [10] * 4
+            for peer in many:
+                assert [len((await peer.frame()).payload) for _ in range(2)] == [20] * 2
+
+
+async def test_clients_connections_are_masked_each_anew():
+    seen: list[Frame] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        seen.append(await peer.frame())
+        await peer.send(close_frame(1000, mask=None))
+        await peer.rest()
+
+    async with scripted(script) as url, AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(trioweb.connect(url)) for _ in range(3)]
+        assert broadcast(clients, "hello") == Delivery(written=3)
+        for client in clients:
+            with pytest.raises(trioweb.EndOfChannel):
+                await client.receive()
+    assert [one.payload for one in seen] == [b"hello"] * 3
+    masks = {one.mask for one in seen}
+    assert len(masks) == 3
+    assert None not in masks
+
+
+async def test_a_long_message_is_queued_or_written_and_arrives_whole():
+    async with audience(2) as (server, peers):
+        message = bytes(range(256)) * 4096 * 4
+        delivery = broadcast(server.connections, message)
+        assert delivery.written + delivery.queued == 2
+        for peer in peers:
+            data = b""
+            while True:
+                one = await peer.frame()
+                data += one.payload
+                if one.fin:
+                    break
+            assert data == message
+
+
+# Receivers that do not keep up.
+
+
+async def test_a_full_receiver_is_closed_with_1008_by_default():
+    async with audience(3) as (server, peers):
+        slow = connection(server, 1)
+        await stall(slow)
+        assert broadcast(server.connections, "news") == Delivery(written=2, closed=1)
+        assert slow.closed == Close(1008, "slow consumer")
+        assert (await peers[0].frame()).payload == b"news"
+        assert (await peers[2].frame()).payload == b"news"
+        # What was queued before arrives, then the close; the broadcast is left out.
+        frames = [await peers[1].frame()]
+        while frames[-1].opcode != CLOSE:
+            frames.append(await peers[1].frame())
+        assert frames[-1].close == (1008, "slow consumer")
+        assert {one.payload for one in frames[:-1]} == {bytes(2**16)}
+        await peers[1].send(close_frame(1008))
+        assert await peers[1].rest() == b""
+
+
+async def test_the_handler_of_a_closed_receiver_hears_of_it():
+    ends = []
+
+    async def handler(ws: trioweb.WebSocket) -> None:
+        try:
+            await ws.receive()
+        except trioweb.ConnectionBroken as error:
+            ends.append((error.code, error.reason, error.close.by_peer))
+            raise
+
+    async with serving(handler, heartbeat=None) as server, upgraded(server) as peer:
+        await trio.testing.wait_all_tasks_blocked()
+        (ws,) = server.connections
+        await stall(ws)
+        assert broadcast([ws], "x") == Delivery(closed=1)
+        await trio.testing.wait_all_tasks_blocked()
+        peer.reset()
+    assert ends == [(1008, "slow consumer", False)]
+
+
+async def test_a_full_receiver_may_be_left_out_and_that_is_counted():
+    async with audience(2) as (server, peers):
+        slow = connection(server, 0)
+        await stall(slow)
+        for count in range(1, 4):
+            delivery = broadcast(server.connections, "news", overflow=Overflow.DROP_NEWEST)
+            assert delivery == Delivery(written=1, dropped=1)
+            assert slow.statistics().messages_dropped == count
+            assert (await peers[1].frame()).payload == b"news"
+        assert slow.closed is None
+        assert connection(server, 1).statistics().messages_dropped == 0
+        # It catches up, and takes part again.
+        while slow.statistics().outbox_bytes:
+            assert (await peers[0].frame()).payload == bytes(2**16)
+            await trio.testing.wait_all_tasks_blocked()
+        assert broadcast([slow], "again", overflow=Overflow.DROP_NEWEST).dropped == 0
+        while (one := await peers[0].frame()).payload == bytes(2**16):
+            pass
+        assert one == Frame(TEXT, b"again")
+
+
+async def test_a_stalled_receiver_never_delays_the_others():
+    async with audience(5) as (server, peers):
+        await stall(connection(server, 2))
+        steps = trio.lowlevel.current_statistics().run_sync_soon_queue_size
+        for number in range(100):
+            delivery = broadcast(
+                server.connections, f"tick {number}", overflow=Overflow.DROP_NEWEST
+            )
+            # All others have it before broadcast returns, which does not even wait.
+            assert delivery == Delivery(written=4, dropped=1)
+        assert trio.lowlevel.current_statistics().run_sync_soon_queue_size == steps
+        for peer in [*peers[:2], *peers[3:]]:
+            for number in range(100):
+                assert (await peer.frame()).payload == f"tick {number}".encode()
+
+
+async def test_what_a_slow_receiver_can_still_hold_is_queued():
+    async with audience(1, Limits(outbox_bytes=2**22)) as (server, _):
+        (ws,) = server.connections
+        while not ws.statistics().outbox_bytes:
+            ws.send_nowait(bytes(2**16))
+        before = ws.statistics()
+        assert broadcast([ws], "waits") == Delivery(queued=1)
+        after = ws.statistics()
+        assert after.outbox_bytes == before.outbox_bytes + len("waits") + 2
+        assert after.outbox_frames == before.outbox_frames + 1
+
+
+async def test_one_that_is_over_counts_as_closed():
+    async with audience(3) as (server, peers):
+        everybody = list(server.connections)
+        gone = connection(server, 1)
+        await peers[1].send(close_frame(1000))
+        await peers[1].rest()
+        await trio.testing.wait_all_tasks_blocked()
+        assert gone.closed is not None
+        assert broadcast(everybody, "x") == Delivery(written=2, closed=1)
+
+
+async def test_a_peer_that_vanished_is_found_out_and_disturbs_nobody():
+    async with audience(3) as (server, peers):
+        gone = connection(server, 1)
+        everybody = list(server.connections)
+        peers[1].reset()
+        with trio.move_on_after(0):  # no turn of the loop: nobody could have noticed before
+            pass
+        delivery = broadcast(everybody, "x")
+        assert delivery == Delivery(written=2, closed=1)
+        assert gone.closed is not None
+        assert gone.closed.code == 1006
+        for peer in (peers[0], peers[2]):
+            assert (await peer.frame()).payload == b"x"
+
+
+async def test_an_answer_that_waits_stays_in_front_of_a_broadcast():
+    # A broadcast does not overtake what was sent before it.
+    async with audience(1) as (server, peers):
+        (ws,) = server.connections
+        ws.send_nowait("first")
+        broadcast([ws], "second")
+        ws.send_nowait("third")
+        assert [(await peers[0].frame()).payload for _ in range(3)] == [b"first", b"second", b"third"]
+
+
+async def test_fragments_of_a_broadcast_are_not_mixed_with_another_message():
+    async with audience(1, Limits(fragment=10)) as (server, peers):
+        (ws,) = server.connections
+        broadcast([ws], "a" * 25)
+        ws.send_nowait("b" * 25)
+        broadcast([ws], "c" * 25)
+        data = b"".join([await peers[0].take(31) for _ in range(3)])
+        letters = [one.payload[:1] for one in frames_in(data)]
+        assert letters == [b"a"] * 3 + [b"b"] * 3 + [b"c"] * 3
