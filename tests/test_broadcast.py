@@ -148,7 +148,7 @@ async def test_clients_connections_are_masked_each_anew():
         await peer.accept()
         seen.append(await peer.frame())
         await peer.send(close_frame(1000, mask=None))
-        await peer.rest()
+        assert (await peer.frame()).close == (1000, "")
 
     async with scripted(script) as url, AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(trioweb.connect(url)) for _ in range(3)]

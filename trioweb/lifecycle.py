@@ -179,6 +179,7 @@ class Lifecycle:
     def lost(self, error: Exception | None) -> None:
         """Take the end of the transport."""
         self.machine.lost()
+        self.outbox.abandon()
         reason = str(error) if error is not None else "connection lost without a close frame"
         self.finish(Close(CloseCode.ABNORMAL, reason, by_peer=True), ConnectionBroken)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from functools import partial
 
 import pytest
 import trio
@@ -69,13 +70,12 @@ async def test_aclose_as_a_client(clock: MockClock, link: Link) -> None:
             request += await peer.receive_some()
         key = bytes(request).split(b"Sec-WebSocket-Key: ")[1].split(b"\r\n")[0]
         await peer.send_all(_switch(key))
-        with trio.CancelScope(shield=False):
-            await peer.receive_some()
-            await peer.send_all(bytes([0x88, 2]) + (1000).to_bytes(2, "big"))
-            await trio.sleep_forever()
+        await peer.receive_some()
+        await peer.send_all(bytes([0x88, 2]) + (1000).to_bytes(2, "big"))
+        await trio.sleep_forever()
 
     async with trio.open_nursery() as nursery:
-        listeners = await nursery.start(trio.serve_tcp, serve, 0, host="127.0.0.1")  # type: ignore[arg-type]  # Trio's own types
+        listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
         port = listeners[0].socket.getsockname()[1]
         scheme = "ws" if link.plain else "wss"
         async with trioweb.connect(
@@ -169,14 +169,19 @@ async def test_drain_names_a_handler_that_shields_itself(
 async def test_drain_names_a_handler_that_blocks_the_thread(
     link: Link, caplog: pytest.LogCaptureFixture
 ) -> None:
+    received = trio.Event()
+
     async def blocking(ws: trioweb.WebSocket) -> None:
         await ws.receive()
+        received.set()
+        await trio.lowlevel.checkpoint()
         time.sleep(0.3)  # noqa: ASYNC251 - the very fault under test, on the real clock
         await trio.lowlevel.checkpoint()
 
     async with link.server(blocking) as server, link.client(server) as ws:
         await first_connection(server)
         await ws.send("now")
+        await received.wait()
         await server.drain(timeout=0.1)
     assert any("blocking" in record.getMessage() for record in caplog.records)
 

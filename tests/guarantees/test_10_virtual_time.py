@@ -50,8 +50,8 @@ async def test_every_deadline_is_virtual(clock: MockClock, link: Link) -> None:
     authenticate = trioweb.FirstMessage(check, code=4401)
     async with link.server(_wait, authenticate=authenticate) as server:
         start = trio.current_time()
-        stream = await link.open_stream(server)  # handshake
-        assert await stream.receive_some() == b""
+        async with await link.open_stream(server) as stream:  # handshake
+            assert await stream.receive_some() == b""
         assert trio.current_time() - start == pytest.approx(10, abs=0.1)
         async with link.by_hand(server) as peer:  # auth
             start = trio.current_time()
