@@ -19,23 +19,28 @@ class Assembler:
     `add` takes payload as it comes: a frame may arrive in many pieces.
     """
 
-    __slots__ = ("_fragments", "_max_fragments", "_max_size", "_next", "_pieces", "_size")
+    __slots__ = ("_fragments", "_max_fragments", "_next", "_pieces", "_size", "max_size")
 
     def __init__(self, limits: Limits) -> None:
-        self._max_size = limits.max_message
+        self.max_size = limits.max_message
         self._max_fragments = limits.max_fragments
         self._size = 0
         self._fragments = 0
         self._next = 0
         self._pieces: io.StringIO | io.BytesIO | None = None
 
+    @property
+    def in_message(self) -> bool:
+        """Whether a message has begun and not ended."""
+        return self._fragments > 0 or self._pieces is not None
+
     def check(self, payload_length: int, *, continues: bool) -> None:
         """Raise `ProtocolError` (1009) when a frame makes its message too big."""
         before = self._size if continues else 0
-        if before + payload_length > self._max_size:
+        if before + payload_length > self.max_size:
             raise ProtocolError(
                 CloseCode.MESSAGE_TOO_BIG,
-                f"message of at least {before + payload_length} bytes, limit {self._max_size}",
+                f"message of at least {before + payload_length} bytes, limit {self.max_size}",
             )
         if continues and self._fragments >= self._max_fragments:
             raise ProtocolError(

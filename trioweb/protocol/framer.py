@@ -1,11 +1,16 @@
-"""Frames from bytes and bytes from frames: the place where the framer is chosen.
+"""Frames from bytes and bytes from frames.
 
-There is one so far, wsproto's own, behind the four methods that a native one will share.
+wsproto's `FrameProtocol` parses what comes, and writes control frames. Two things are done here
+instead, since they run for every message and cost wsproto most of a message's time: a *plain*
+frame (a whole message, all of it in one read) is decoded in place, and messages are written. A
+native framer will do the same two things behind the same methods.
 """
 
 from __future__ import annotations
 
 import enum
+import secrets
+import struct
 from typing import NamedTuple
 
 from wsproto.extensions import Extension
@@ -34,6 +39,11 @@ class ControlFrame(NamedTuple):
     payload: bytes | Close
 
 
+_FIN = 0x80
+_TEXT = _FIN | 0x1
+_BINARY = _FIN | 0x2
+#: First bytes of frames that are a whole message, without extensions.
+_PLAIN = frozenset({_TEXT, _BINARY})
 _NO_RSV = RsvBits(False, False, False)
 _CONTINUATION = WsprotoOpcode.CONTINUATION
 _BAD_GATEWAY = CloseCode.BAD_GATEWAY.to_bytes(2, "big")
@@ -105,30 +115,94 @@ class _Hooks(Extension):
 
 
 class Framer:
-    """wsproto's frame parser and serialiser, for one connection.
+    """The frames of one connection, both ways.
 
     After `next` has raised, or has returned a CLOSE, it returns None for ever.
     """
 
-    __slots__ = ("_assembler", "_hooks", "_proto")
+    __slots__ = ("_assembler", "_at", "_data", "_hooks", "_mask", "_max_size", "_proto")
 
     def __init__(self, side: Side, assembler: Assembler) -> None:
+        client = side is Side.CLIENT
         self._assembler = assembler
-        self._hooks = _Hooks(assembler, mask_length=4 if side is Side.SERVER else 0)
-        self._proto = FrameProtocol(side is Side.CLIENT, [self._hooks])
+        self._max_size = assembler.max_size
+        self._hooks = _Hooks(assembler, mask_length=0 if client else 4)
+        self._proto = FrameProtocol(client, [self._hooks])
+        #: Whether the frames that we write are masked; those that come then are not.
+        self._mask = client
+        #: A read that starts at a frame, and how much of it is decoded; None: wsproto has it.
+        self._data: bytes | None = None
+        self._at = 0
 
     def feed(self, data: bytes) -> None:
         """Take bytes from the peer."""
-        self._hooks.undecoded += len(data)
-        self._proto.receive_bytes(data)
+        if self._data is not None:
+            self._hand_over(self._data)
+        if self._hooks.undecoded or self._assembler.in_message:
+            self._hooks.undecoded += len(data)
+            self._proto.receive_bytes(data)
+        else:
+            self._data = data
+            self._at = 0
 
     def next(self) -> Message | ControlFrame | None:
         """Decode up to the next whole message or control frame; None when more is needed.
 
         Raises `ProtocolError` at the first byte that is wrong.
         """
-        if not self._hooks.undecoded:
+        if self._data is not None:
+            message = self._plain(self._data)
+            if message is not None:
+                return message
+            self._hand_over(self._data)
+        return self._any() if self._hooks.undecoded else None
+
+    def _plain(self, data: bytes) -> Message | None:
+        """Decode a plain frame where the read has got to; None if what is there is none."""
+        at, size = self._at, len(data)
+        if size - at < 2:
             return None
+        first, length = data[at], data[at + 1]
+        start = at + 2
+        if first not in _PLAIN or (length > 127) is self._mask:
+            return None
+        length &= 127
+        if length > 125:
+            if length == 127 or size - start < 2:
+                return None
+            length = data[start] << 8 | data[start + 1]
+            start += 2
+            if length < 126:  # not the shortest encoding: wsproto words the failure
+                return None
+        key = None
+        if not self._mask:
+            key = data[start : start + 4]
+            start += 4
+        end = start + length
+        if end > size or length > self._max_size:
+            return None
+        payload = data[start:end]
+        if key is not None:
+            payload = _mask(payload, key)
+        message: Message = payload
+        if first == _TEXT:
+            try:
+                message = payload.decode()
+            except UnicodeDecodeError:
+                return None  # wsproto fails it
+        self._at = end
+        return message
+
+    def _hand_over(self, data: bytes) -> None:
+        """Leave the rest of a read to wsproto."""
+        self._data = None
+        rest = data[self._at :]
+        if rest:
+            self._hooks.undecoded += len(rest)
+            self._proto.receive_bytes(rest)
+
+    def _any(self) -> Message | ControlFrame | None:
+        """Decode by wsproto."""
         try:
             for frame in self._proto.received_frames():
                 payload = frame.payload
@@ -152,33 +226,36 @@ class Framer:
         return None
 
     def message(self, message: Message, fragment: int) -> list[bytes]:
-        """Encode a message as frames of at most ``fragment`` bytes of payload each."""
-        if len(message) <= fragment and (isinstance(message, bytes) or message.isascii()):
-            return [bytes(self._proto.send_data(message))]
-        if isinstance(message, str):
-            data = message.encode()
-            if len(data) <= fragment:
-                return [bytes(self._proto.send_data(message))]
-            return self._fragments_of_text(data, fragment)
-        view = memoryview(message)
-        last = (len(view) - 1) // fragment * fragment
-        return [
-            bytes(self._proto.send_data(view[at : at + fragment], fin=at == last))  # type: ignore[arg-type]  # takes a memoryview, its annotation does not say so
-            for at in range(0, len(view), fragment)
-        ]
+        """Encode a message as frames of at most ``fragment`` bytes of payload each.
 
-    def _fragments_of_text(self, data: bytes, fragment: int) -> list[bytes]:
-        # wsproto wants str for text, so the cuts must fall between characters (at most 4 bytes).
-        frames: list[bytes] = []
-        start = 0
-        while start < len(data):
-            end = min(start + fragment, len(data))
-            while end < len(data) and data[end] & 0xC0 == 0x80:
-                end -= 1
-            piece = data[start:end].decode()
-            frames.append(bytes(self._proto.send_data(piece, fin=end == len(data))))
-            start = end
+        The cuts may fall inside a character: only the whole message is text (RFC 6455, 5.6).
+        """
+        if isinstance(message, str):
+            opcode, data = _TEXT, message.encode()
+        else:
+            opcode, data = _BINARY, message
+        if len(data) <= fragment:
+            return [self._frame(opcode, data)]
+        frames = [self._frame(opcode & 0x7F, data[:fragment])]
+        for at in range(fragment, len(data), fragment):
+            last = at + fragment >= len(data)
+            frames.append(self._frame(_FIN if last else 0, data[at : at + fragment]))
         return frames
+
+    def _frame(self, first: int, data: bytes) -> bytes:
+        length = len(data)
+        mask = 0x80 if self._mask else 0
+        if length < 126:
+            head = bytes((first, mask | length))
+        elif length < 2**16:
+            head = struct.pack("!BBH", first, mask | 126, length)
+        else:
+            head = struct.pack("!BBQ", first, mask | 127, length)
+        if not mask:
+            return head + data
+        # A fresh key that nobody can foresee for every frame (RFC 6455, 5.3 and 10.3).
+        key = secrets.token_bytes(4)
+        return b"".join((head, key, _mask(data, key)))
 
     def control(self, opcode: Opcode, payload: bytes) -> bytes:
         """Encode a ping or a pong."""
@@ -190,3 +267,11 @@ class Framer:
         if close.code == CloseCode.NO_STATUS:
             return bytes(self._proto.close())
         return bytes(self._proto.close(close.code, close.reason))
+
+
+def _mask(data: bytes, key: bytes) -> bytes:
+    """Mask or unmask: one long exclusive or, the quickest that Python itself has."""
+    length = len(data)
+    stream = (key * (length // 4 + 1))[:length]
+    number = int.from_bytes(data, "little") ^ int.from_bytes(stream, "little")
+    return number.to_bytes(length, "little")

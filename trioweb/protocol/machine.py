@@ -1,6 +1,6 @@
 """The life of a connection after its upgrade, without I/O; the states stand in one table.
 
-wsproto's `FrameProtocol` parses and writes frames. Its `Connection` on top of that is not used:
+wsproto's `FrameProtocol` is the parser (see `framer`). Its `Connection` on top of that is not used:
 it reports a broken peer as a closing one, forbids the answer to a message that came in the
 same read as a close, and raises on a late ping. What it would decide is decided by `TABLE`.
 """
