@@ -9,7 +9,7 @@ import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from types import FrameType
 from typing import NamedTuple, NoReturn, Unpack
 
@@ -215,7 +215,7 @@ class Peer:
         return frames_in(await self.rest())
 
     async def farewell(self) -> list[Frame]:
-        """Return the frames up to the close, which is answered, and see the stream end behind it."""
+        """Return the frames up to the close, answer that, and see the stream end behind it."""
         frames = [await self.frame()]
         while frames[-1].opcode != CLOSE:
             frames.append(await self.frame())
@@ -238,7 +238,9 @@ class Peer:
         pairs = (line.partition(":") for line in lines[1:] if line)
         headers = {name.lower(): value.strip() for name, _, value in pairs}
         length = int(headers.get("content-length", "0"))
-        return Answer(int(lines[0].split()[1]), headers, b"" if not length else await self.take(length))
+        return Answer(
+            int(lines[0].split()[1]), headers, b"" if not length else await self.take(length)
+        )
 
     async def take(self, count: int) -> bytes:
         """Return so many bytes."""
@@ -344,6 +346,15 @@ async def forever(ws: trioweb.WebSocket) -> None:
         pass
 
 
+def fill(ws: trioweb.WebSocket) -> None:
+    """Send to a peer that reads nothing until the outbox is full."""
+    with suppress(trio.WouldBlock):
+        for _ in range(10_000):
+            ws.send_nowait(bytes(2**16))
+        raise AssertionError("the outbox never fills")
+    assert ws.statistics().outbox_bytes >= 2**16
+
+
 @asynccontextmanager
 async def serving(
     handler: Callable[[trioweb.WebSocket], Awaitable[object]] = echo,
@@ -382,5 +393,7 @@ def tasks() -> set[trio.lowlevel.Task]:
     left: Iterable[trio.lowlevel.Task] = [root]
     while left:
         found |= set(left)
-        left = [child for task in left for inner in task.child_nurseries for child in inner.child_tasks]
+        left = [
+            child for task in left for inner in task.child_nurseries for child in inner.child_tasks
+        ]
     return found

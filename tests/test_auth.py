@@ -52,9 +52,11 @@ async def check(request: Request) -> str:
 
 
 async def test_what_a_check_returns_is_the_principal():
-    async with serving(whoami, authenticate=check) as server:
-        async with trioweb.connect(server.url + "/?token=alice") as ws:
-            assert await ws.receive() == "you are 'alice'"
+    async with (
+        serving(whoami, authenticate=check) as server,
+        trioweb.connect(server.url + "/?token=alice") as ws,
+    ):
+        assert await ws.receive() == "you are 'alice'"
 
 
 async def test_without_a_check_there_is_no_principal():
@@ -167,19 +169,23 @@ async def login(ws: WebSocket, message: Message) -> Message:
 
 @pytest.mark.parametrize(("sent", "principal"), [("alice", "'alice'"), (b"key", "b'key'")])
 async def test_a_first_message_that_passes_makes_the_principal(sent, principal):
-    async with serving(whoami, authenticate=FirstMessage(login)) as server:
-        async with trioweb.connect(server.url) as ws:
-            await ws.send(sent)
-            assert await ws.receive() == f"you are {principal}"
-            await ws.send("second")
-            assert await ws.receive() == "second"
+    async with (
+        serving(whoami, authenticate=FirstMessage(login)) as server,
+        trioweb.connect(server.url) as ws,
+    ):
+        await ws.send(sent)
+        assert await ws.receive() == f"you are {principal}"
+        await ws.send("second")
+        assert await ws.receive() == "second"
 
 
 async def test_a_first_message_behind_the_handshake_passes():
-    async with serving(whoami, authenticate=FirstMessage(login)) as server:
-        async with upgraded(server, behind=frame(TEXT, "alice") + frame(TEXT, "next")) as peer:
-            assert (await peer.frame()).payload == b"you are 'alice'"
-            assert (await peer.frame()).payload == b"next"
+    async with (
+        serving(whoami, authenticate=FirstMessage(login)) as server,
+        upgraded(server, behind=frame(TEXT, "alice") + frame(TEXT, "next")) as peer,
+    ):
+        assert (await peer.frame()).payload == b"you are 'alice'"
+        assert (await peer.frame()).payload == b"next"
 
 
 @pytest.mark.parametrize(
@@ -199,11 +205,13 @@ async def test_who_is_refused_is_closed_with_the_code_and_never_handled(caplog, 
         handled.append(ws)
 
     options = {} if code == 1008 else {"code": code}
-    async with serving(handler, authenticate=FirstMessage(login, **options)) as server:
-        async with upgraded(server) as peer:
-            await peer.send(frame(TEXT, sent))
-            (last,) = await peer.farewell()
-            assert last.close == (code, reason)
+    async with (
+        serving(handler, authenticate=FirstMessage(login, **options)) as server,
+        upgraded(server) as peer,
+    ):
+        await peer.send(frame(TEXT, sent))
+        (last,) = await peer.farewell()
+        assert last.close == (code, reason)
     assert handled == []
     (record,) = [one for one in caplog.records if one.name == "trioweb.auth"]
     assert record.message.endswith(f": {reason}")
@@ -220,42 +228,50 @@ async def test_who_is_refused_is_closed_with_the_code_and_never_handled(caplog, 
 )
 async def test_who_is_late_is_closed_with_the_code(clock, caplog, check, timeouts, seconds):
     caplog.set_level(logging.INFO, "trioweb")
-    async with serving(whoami, authenticate=check, timeouts=timeouts) as server:
-        async with upgraded(server) as peer:
-            start = trio.current_time()
-            frames = await peer.farewell()
-            assert trio.current_time() - start == pytest.approx(seconds)
-            assert [one.close for one in frames] == [(check._code, "authentication timeout")]
+    async with (
+        serving(whoami, authenticate=check, timeouts=timeouts) as server,
+        upgraded(server) as peer,
+    ):
+        start = trio.current_time()
+        frames = await peer.farewell()
+        assert trio.current_time() - start == pytest.approx(seconds)
+        assert [one.close for one in frames] == [(check._code, "authentication timeout")]
     assert "authentication timeout" in caplog.text
 
 
 async def test_pings_are_no_first_message_but_are_answered(clock):
-    async with serving(whoami, authenticate=FirstMessage(login)) as server:
-        async with upgraded(server) as peer:
-            await peer.send(frame(PING, b"?"))
-            assert await peer.frame() == (PONG, b"?", True, None)
-            frames = await peer.farewell()
-            assert [one.close for one in frames] == [(1008, "authentication timeout")]
+    async with (
+        serving(whoami, authenticate=FirstMessage(login)) as server,
+        upgraded(server) as peer,
+    ):
+        await peer.send(frame(PING, b"?"))
+        assert await peer.frame() == (PONG, b"?", True, None)
+        frames = await peer.farewell()
+        assert [one.close for one in frames] == [(1008, "authentication timeout")]
 
 
 async def test_the_deadline_holds_for_the_check_too(clock):
     async def slow(ws: WebSocket, message: Message) -> None:
         await trio.sleep_forever()
 
-    async with serving(whoami, authenticate=FirstMessage(slow)) as server:
-        async with upgraded(server, behind=frame(TEXT, "alice")) as peer:
-            start = trio.current_time()
-            assert [one.close for one in await peer.farewell()] == [(1008, "authentication timeout")]
-            assert trio.current_time() - start == pytest.approx(10)
+    async with (
+        serving(whoami, authenticate=FirstMessage(slow)) as server,
+        upgraded(server, behind=frame(TEXT, "alice")) as peer,
+    ):
+        start = trio.current_time()
+        assert [one.close for one in await peer.farewell()] == [(1008, "authentication timeout")]
+        assert trio.current_time() - start == pytest.approx(10)
 
 
 async def test_one_who_is_in_has_no_deadline(clock):
-    async with serving(whoami, authenticate=FirstMessage(login), heartbeat=None) as server:
-        async with upgraded(server, behind=frame(TEXT, "alice")) as peer:
-            await peer.frame()
-            await trio.sleep(1000)
-            await peer.send(frame(TEXT, "still here"))
-            assert (await peer.frame()).payload == b"still here"
+    async with (
+        serving(whoami, authenticate=FirstMessage(login), heartbeat=None) as server,
+        upgraded(server, behind=frame(TEXT, "alice")) as peer,
+    ):
+        await peer.frame()
+        await trio.sleep(1000)
+        await peer.send(frame(TEXT, "still here"))
+        assert (await peer.frame()).payload == b"still here"
 
 
 async def test_a_check_may_talk_before_it_decides():
@@ -291,16 +307,17 @@ async def test_a_check_that_crashes_closes_with_1011_and_the_server_goes_on(capl
 
 async def test_a_check_that_breaks_over_another_connection_is_a_crash(caplog):
     # The end of *another* connection, say to a service that knows passwords, is no login.
-    async with serving(echo) as service:
-        async with trioweb.connect(service.url) as other:
-            await other.aclose()
+    async with serving(echo) as service, trioweb.connect(service.url) as other:
+        await other.aclose()
 
-            async def ask(ws: WebSocket, message: Message) -> None:
-                await other.send(message)
+        async def ask(ws: WebSocket, message: Message) -> None:
+            await other.send(message)
 
-            async with serving(whoami, authenticate=FirstMessage(ask)) as server:
-                async with upgraded(server, behind=frame(TEXT, "alice")) as peer:
-                    assert [one.close for one in await peer.farewell()] == [(1011, "internal error")]
+        async with (
+            serving(whoami, authenticate=FirstMessage(ask)) as server,
+            upgraded(server, behind=frame(TEXT, "alice")) as peer,
+        ):
+            assert [one.close for one in await peer.farewell()] == [(1011, "internal error")]
     assert "ConnectionClosedByUs" in caplog.text
 
 
@@ -332,9 +349,11 @@ async def test_a_check_that_closes_lets_nobody_in():
         await ws.aclose(4000, "later")
         return "principal"
 
-    async with serving(handler, authenticate=FirstMessage(close)) as server:
-        async with upgraded(server, behind=frame(BINARY, b"x")) as peer:
-            assert [one.close for one in await peer.farewell()] == [(4000, "later")]
+    async with (
+        serving(handler, authenticate=FirstMessage(close)) as server,
+        upgraded(server, behind=frame(BINARY, b"x")) as peer,
+    ):
+        assert [one.close for one in await peer.farewell()] == [(4000, "later")]
     assert handled == []
 
 

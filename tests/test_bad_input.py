@@ -71,6 +71,13 @@ async def still_served(peer: Peer) -> None:
     assert await peer.frame() == Frame(TEXT, b"still there?")
 
 
+async def babble(peer: Peer, data: bytes) -> None:
+    """Go on talking for longer than anybody should listen."""
+    for _ in range(1000):
+        await trio.sleep(0.5)
+        await peer.send(data)
+
+
 def victim(server: trioweb.Server) -> trioweb.WebSocket:
     """Return the connection that things happen to."""
     (ws,) = (ws for ws in server.connections if ws.request.path == "/victim")
@@ -181,30 +188,33 @@ async def test_random_bytes_behind_a_handshake_never_disturb_anybody(clock, capl
 
 async def test_a_slow_handshake_is_cut_at_the_deadline(clock, caplog):
     caplog.set_level(logging.INFO, "trioweb")
-    async with with_bystander(timeouts=Timeouts(handshake=5), heartbeat=None) as server:
-        async with dialling(server) as silent, dialling(server) as slow:
-            assert isinstance(slow.stream, trio.SocketStream)
-            ours = slow.stream.socket.getsockname()
-            start = trio.current_time()
-            ends = []
+    async with (
+        with_bystander(timeouts=Timeouts(handshake=5), heartbeat=None) as server,
+        dialling(server) as silent,
+        dialling(server) as slow,
+    ):
+        assert isinstance(slow.stream, trio.SocketStream)
+        ours = slow.stream.socket.getsockname()
+        start = trio.current_time()
+        ends = []
 
-            async def wait(peer: Peer) -> None:
-                assert await peer.rest() == b""
-                ends.append(trio.current_time() - start)
+        async def wait(peer: Peer) -> None:
+            assert await peer.rest() == b""
+            ends.append(trio.current_time() - start)
 
-            async def dribble() -> None:
-                for byte in asking():
-                    await trio.sleep(1)
-                    try:
-                        await slow.send(bytes([byte]))
-                    except trio.BrokenResourceError:
-                        return
+        async def dribble() -> None:
+            for byte in asking():
+                await trio.sleep(1)
+                try:
+                    await slow.send(bytes([byte]))
+                except trio.BrokenResourceError:
+                    return
 
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(dribble)
-                nursery.start_soon(wait, silent)
-                nursery.start_soon(wait, slow)
-            assert ends == [pytest.approx(5), pytest.approx(5)]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(dribble)
+            nursery.start_soon(wait, silent)
+            nursery.start_soon(wait, slow)
+        assert ends == [pytest.approx(5), pytest.approx(5)]
     timeouts = [one.message for one in caplog.records if "handshake timeout" in one.message]
     assert len(timeouts) == 2
     assert any(str(ours) in message for message in timeouts), "the log says whom it was about"
@@ -353,16 +363,16 @@ async def test_a_peer_that_never_reads_its_answer_is_given_up(clock):
 
 
 async def test_a_peer_that_keeps_talking_after_its_answer_is_cut(clock):
-    async with with_bystander(heartbeat=None, timeouts=Timeouts(handshake=8)) as server:
-        async with dialling(server) as peer:
-            start = trio.current_time()
-            await peer.send(b"nonsense\r\n")
-            assert (await peer.answer()).status == 400
-            with pytest.raises(trio.BrokenResourceError):
-                for _ in range(1000):
-                    await trio.sleep(0.5)
-                    await peer.send(b"more nonsense\r\n")
-            assert trio.current_time() - start < 12
+    async with (
+        with_bystander(heartbeat=None, timeouts=Timeouts(handshake=8)) as server,
+        dialling(server) as peer,
+    ):
+        start = trio.current_time()
+        await peer.send(b"nonsense\r\n")
+        assert (await peer.answer()).status == 400
+        with pytest.raises(trio.BrokenResourceError):
+            await babble(peer, b"more nonsense\r\n")
+        assert trio.current_time() - start < 12
 
 
 # Frames that break the protocol, over a real connection.
@@ -416,41 +426,44 @@ async def test_a_breach_is_answered_with_one_close_frame_and_its_code(data, code
 
 @pytest.mark.parametrize(("data", "code"), BREACHES.values(), ids=BREACHES)
 async def test_a_breach_over_tls(data, code, server_tls, client_tls):
-    async with with_tls_bystander(server_tls, client_tls) as server:
-        async with upgraded(server, tls=client_tls) as peer:
-            await peer.send(data)
-            assert (await peer.frame()).close[0] == code
-            # TLS has no half-close: it is our hanging up that lets the server hang up in peace.
-            await peer.stream.aclose()
+    async with (
+        with_tls_bystander(server_tls, client_tls) as server,
+        upgraded(server, tls=client_tls) as peer,
+    ):
+        await peer.send(data)
+        assert (await peer.frame()).close[0] == code
+        # TLS has no half-close: it is our hanging up that lets the server hang up in peace.
+        await peer.stream.aclose()
 
 
 @asynccontextmanager
 async def with_tls_bystander(server_tls, client_tls) -> AsyncIterator[trioweb.Server]:
-    async with serving(ssl_context=server_tls) as server:
-        async with trioweb.connect(server.url, ssl_context=client_tls) as ws:
-            yield server
-            await ws.send("still there?")
-            assert await ws.receive() == "still there?"
+    async with (
+        serving(ssl_context=server_tls) as server,
+        trioweb.connect(server.url, ssl_context=client_tls) as ws,
+    ):
+        yield server
+        await ws.send("still there?")
+        assert await ws.receive() == "still there?"
 
 
 async def test_a_peer_that_goes_on_after_its_breach_is_cut_at_the_close_timeout(clock):
-    async with with_bystander(heartbeat=None, timeouts=Timeouts(close=3)) as server:
-        async with upgraded(server) as peer:
-            start = trio.current_time()
-            await peer.send(frame(0x3, "x"))
-            assert (await peer.frame()).close[0] == 1002
-            with pytest.raises(trio.BrokenResourceError):
-                for _ in range(1000):
-                    await trio.sleep(0.5)
-                    await peer.send(frame(TEXT, "la la la"))
-            assert trio.current_time() - start < 5
+    async with (
+        with_bystander(heartbeat=None, timeouts=Timeouts(close=3)) as server,
+        upgraded(server) as peer,
+    ):
+        start = trio.current_time()
+        await peer.send(frame(0x3, "x"))
+        assert (await peer.frame()).close[0] == 1002
+        with pytest.raises(trio.BrokenResourceError):
+            await babble(peer, frame(TEXT, "la la la"))
+        assert trio.current_time() - start < 5
 
 
 async def test_the_limit_acts_on_the_header_before_the_payload():
-    async with with_bystander(limits=Limits(max_message=100)) as server:
-        async with upgraded(server) as peer:
-            await peer.send(header(BINARY, 101))
-            assert (await peer.frame()).close[0] == 1009
+    async with with_bystander(limits=Limits(max_message=100)) as server, upgraded(server) as peer:
+        await peer.send(header(BINARY, 101))
+        assert (await peer.frame()).close[0] == 1009
 
 
 async def test_a_peer_that_closed_is_told_from_one_that_broke():
@@ -641,7 +654,7 @@ async def test_what_is_meant_for_the_whole_program_goes_on(error):
         await ws.receive()
         raise error
 
-    with pytest.raises(type(error)) as caught:
+    with pytest.raises(type(error)) as caught:  # noqa: PT012 - it comes out of the whole block
         async with serving(handler) as server, upgraded(server) as peer:
             await peer.send(frame(TEXT, "x"))
             await trio.sleep_forever()
@@ -655,16 +668,18 @@ async def test_a_handler_that_raises_over_tls(server_tls, client_tls, caplog):
                 raise Boom
             await ws.send(message)
 
-    async with serving(handler, ssl_context=server_tls) as server:
-        async with upgraded(server, tls=client_tls) as bystander:
-            async with upgraded(server, tls=client_tls) as peer:
-                await peer.send(frame(TEXT, "raise"))
-                assert (await peer.frame()).close == (1011, "internal error")
-                await peer.send(close_frame(1011))
-                await peer.rest()
-            await still_served(bystander)
-            await bystander.send(close_frame(1000))
-            await bystander.rest()
+    async with (
+        serving(handler, ssl_context=server_tls) as server,
+        upgraded(server, tls=client_tls) as bystander,
+    ):
+        async with upgraded(server, tls=client_tls) as peer:
+            await peer.send(frame(TEXT, "raise"))
+            assert (await peer.frame()).close == (1011, "internal error")
+            await peer.send(close_frame(1011))
+            await peer.rest()
+        await still_served(bystander)
+        await bystander.send(close_frame(1000))
+        await bystander.rest()
     assert "the handler failed" in caplog.text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -143,12 +144,12 @@ async def test_the_port_of_wss_is_443(monkeypatch):
         raise OSError(f"no way to {where}")
 
     monkeypatch.setattr(trio, "open_tcp_stream", open_tcp_stream)
-    with pytest.raises(trioweb.ConnectFailed, match=r"no way to \('example.com', 443\)"):
+    with pytest.raises(trioweb.ConnectFailed, match=r"no way to \('example\.com', 443\)"):
         await connect_to("wss://example.com/")
 
 
 async def test_headers_and_subprotocols_go_with_the_request():
-    asked = []
+    asked: list[object] = []
 
     async def handler(ws: trioweb.WebSocket) -> None:
         asked.append((ws.request.headers["authorization"], ws.request.headers.get_all("x")))
@@ -216,15 +217,18 @@ async def test_a_refused_port_is_connect_failed_and_an_os_error():
     assert f"127.0.0.1:{port}" in str(caught.value)
 
 
-async def test_a_name_that_does_not_exist_is_connect_failed(monkeypatch):
-    class Resolver(trio.abc.HostnameResolver):
-        async def getaddrinfo(self, *args):
-            raise trio.socket.gaierror(-2, "Name or service not known")
+class NoNames(trio.abc.HostnameResolver):
+    """A machine without a name service."""
 
-        async def getnameinfo(self, *args):
-            raise NotImplementedError
+    async def getaddrinfo(self, *_args):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    trio.socket.set_custom_hostname_resolver(Resolver())
+    async def getnameinfo(self, *_args):
+        raise NotImplementedError
+
+
+async def test_a_name_that_does_not_exist_is_connect_failed():
+    trio.socket.set_custom_hostname_resolver(NoNames())
     with pytest.raises(trioweb.ConnectFailed, match="not known"):
         await connect_to("ws://nowhere.invalid/")
 
@@ -383,8 +387,10 @@ async def test_a_rejection_whose_body_never_ends_is_known_at_the_deadline(clock)
         b"220 smtp.example ESMTP\r\n\r\n",
         b"\x15\x03\x03\x00\x02\x02\x46",
         b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
-        b"HTTP/1.1 101 S\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n\r\n",
+        (
+            b"HTTP/1.1 101 S\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n\r\n"
+        ),
     ],
 )
 async def test_who_does_not_speak_websocket_is_invalid(answer):
@@ -445,7 +451,7 @@ async def test_frames_behind_the_handshake_are_kept():
 
 
 async def test_a_normal_exit_closes_with_1000_and_waits_for_the_server():
-    seen = []
+    seen: list[object] = []
 
     async def script(peer: Peer) -> None:
         await peer.accept()
@@ -481,7 +487,7 @@ class Boom(Exception):
 
 @pytest.mark.parametrize("error", [Boom(), KeyboardInterrupt(), ExceptionGroup("x", [Boom()])])
 async def test_what_the_block_raises_comes_out_as_it_is_and_1001_goes_out(error, clock):
-    seen = []
+    seen: list[object] = []
     before = tasks()
 
     async def script(peer: Peer) -> None:
@@ -504,7 +510,7 @@ async def test_what_the_block_raises_comes_out_as_it_is_and_1001_goes_out(error,
 
 
 async def test_a_cancelled_block_sends_1001_and_does_not_wait(clock):
-    seen = []
+    seen: list[object] = []
 
     async def script(peer: Peer) -> None:
         await peer.accept()
@@ -520,7 +526,7 @@ async def test_a_cancelled_block_sends_1001_and_does_not_wait(clock):
 
 
 async def test_a_broken_server_is_told_so_and_the_client_hears_why():
-    seen = []
+    seen: list[object] = []
 
     async def script(peer: Peer) -> None:
         await peer.accept(behind=header(TEXT, 2**62, masked=False))
@@ -581,7 +587,7 @@ async def test_a_tcp_stream_of_ones_own_may_be_given():
 
 
 async def test_observers_of_a_client_see_its_life():
-    seen = []
+    seen: list[object] = []
 
     class Notes(Observer):
         def opened(self, connection):
@@ -590,9 +596,8 @@ async def test_observers_of_a_client_see_its_life():
         def ended(self, connection, close):
             seen.append(("ended", connection.id, close.code))
 
-    async with serving(forever) as server:
-        async with trioweb.connect(server.url, observers=[Notes()]) as ws:
-            pass
+    async with serving(forever) as server, trioweb.connect(server.url, observers=[Notes()]) as ws:
+        pass
     assert seen == [("opened", ws.id), ("ended", ws.id, 1000)]
 
 
@@ -605,10 +610,9 @@ async def test_many_clients_at_once():
         done.append(number)
 
     done: list[int] = []
-    async with serving(echo) as server:
-        async with trio.open_nursery() as nursery:
-            for number in range(50):
-                nursery.start_soon(talk, number)
+    async with serving(echo) as server, trio.open_nursery() as nursery:
+        for number in range(50):
+            nursery.start_soon(talk, number)
     assert sorted(done) == list(range(50))
 
 

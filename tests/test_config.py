@@ -10,11 +10,7 @@ import pytest
 from trioweb.config import Heartbeat, Limits, Overflow, Timeouts
 
 OPTIONS = [Limits, Timeouts, Heartbeat]
-FIELDS = [
-    (kind, field.name)
-    for kind in OPTIONS
-    for field in dataclasses.fields(kind)
-]
+FIELDS = [(kind, field.name) for kind in OPTIONS for field in dataclasses.fields(kind)]
 
 
 @pytest.mark.parametrize("kind", OPTIONS)

@@ -21,6 +21,7 @@ from tests.helpers import (
     asking,
     close_frame,
     echo,
+    fill,
     forever,
     frame,
     guard,
@@ -98,9 +99,7 @@ async def test_cancelling_that_nursery_leaves_no_task_and_closes_the_listeners(c
                 await busy_peer.send(asking("/busy"))
                 peers += [busy_peer, Peer(streams[0]), Peer(streams[1])]
             for ws in server.connections:
-                with pytest.raises(trio.WouldBlock):
-                    while True:
-                        ws.send_nowait(bytes(2**16))
+                fill(ws)
             await busy.wait()
             await trio.testing.wait_all_tasks_blocked(0.05)
             assert len(tasks()) > len(before) + 10
@@ -124,7 +123,7 @@ async def test_a_crash_elsewhere_in_that_nursery_takes_the_server_down_and_comes
 
     before = tasks()
     listeners = await tcp_listeners()
-    with guard(), pytest.raises(ExceptionGroup) as caught:
+    with guard(), pytest.raises(ExceptionGroup) as caught:  # noqa: PT012 - out of the nursery
         async with trio.open_nursery() as nursery:
             start = functools.partial(trioweb.serve, listeners=listeners)
             await nursery.start(start, echo, 0)
@@ -168,7 +167,7 @@ async def test_several_servers_live_in_one_nursery():
 
 async def test_signal_handlers_stay_untouched():
     def handlers() -> dict[signal.Signals, object]:
-        return {number: signal.getsignal(number) for number in signal.valid_signals()}  # type: ignore[misc]
+        return {number: signal.getsignal(number) for number in signal.valid_signals()}
 
     before = handlers()
     with guard():
@@ -246,10 +245,12 @@ async def test_the_url_of_a_tls_server_leads_to_it(server_tls, client_tls, wrapp
     if wrapped:
         options = {"listeners": [trio.SSLListener(one, server_tls) for one in plain]}
     with guard():
-        async with trioweb.open_server(echo, 0, **options) as server:
-            async with trioweb.connect(server.url, ssl_context=client_tls) as ws:
-                await ws.send("hi")
-                assert await ws.receive() == "hi"
+        async with (
+            trioweb.open_server(echo, 0, **options) as server,
+            trioweb.connect(server.url, ssl_context=client_tls) as ws,
+        ):
+            await ws.send("hi")
+            assert await ws.receive() == "hi"
 
 
 async def test_cancelling_a_tls_server_leaves_no_task(clock, server_tls, client_tls):
@@ -262,7 +263,9 @@ async def test_cancelling_a_tls_server_leaves_no_task(clock, server_tls, client_
             await nursery.start(start, forever, 0)
             silent = await trio.open_tcp_stream(host, port)
             tcp = await trio.open_tcp_stream(host, port)
-            tls = trio.SSLStream(tcp, client_tls, server_hostname="localhost", https_compatible=True)
+            tls = trio.SSLStream(
+                tcp, client_tls, server_hostname="localhost", https_compatible=True
+            )
             peer = await shake_hands(tls)
             await trio.testing.wait_all_tasks_blocked(0.05)
             assert len(tasks()) > len(before)
@@ -362,13 +365,12 @@ async def test_a_client_in_a_foreign_nursery_leaves_no_task():
             await ws.receive()
 
     with guard():
-        async with trioweb.open_server(forever, 0) as server:
-            async with trio.open_nursery() as nursery:
-                for _ in range(3):
-                    nursery.start_soon(client)
-                await trio.testing.wait_all_tasks_blocked(0.05)
-                assert len(server.connections) == 3
-                nursery.cancel_scope.cancel()
+        async with trioweb.open_server(forever, 0) as server, trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(client)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            assert len(server.connections) == 3
+            nursery.cancel_scope.cancel()
         assert tasks() == before
 
 
@@ -379,8 +381,10 @@ async def test_an_ssl_context_is_used_as_it_is(server_tls, client_tls):
 
     before = state(server_tls), state(client_tls)
     with guard():
-        async with trioweb.open_server(echo, 0, ssl_context=server_tls) as server:
-            async with trioweb.connect(server.url, ssl_context=client_tls) as ws:
-                await ws.send("hi")
-                assert await ws.receive() == "hi"
+        async with (
+            trioweb.open_server(echo, 0, ssl_context=server_tls) as server,
+            trioweb.connect(server.url, ssl_context=client_tls) as ws,
+        ):
+            await ws.send("hi")
+            assert await ws.receive() == "hi"
     assert (state(server_tls), state(client_tls)) == before

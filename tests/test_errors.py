@@ -77,7 +77,9 @@ def test_the_tree_in_the_documentation_is_the_tree():
     public = [getattr(errors, name) for name in errors.__all__]
     assert all(issubclass(kind, errors.TriowebError) for kind in public)
     for kind in public:
-        line = next(line for line in errors.__doc__.splitlines() if f"{kind.__name__} " in line + " ")
+        line = next(
+            line for line in errors.__doc__.splitlines() if f"{kind.__name__} " in line + " "
+        )
         depth = len(line) - len(line.lstrip(" |`-"))
         parents = len([base for base in inspect.getmro(kind) if base in public])
         assert depth == 4 * parents, line

@@ -30,7 +30,7 @@ async def test_background_tasks_end_with_the_block():
 async def test_the_exception_of_the_block_comes_out_as_it_is():
     error = Boom()
     before = tasks()
-    with pytest.raises(Boom) as caught:
+    with pytest.raises(Boom) as caught:  # noqa: PT012 - it comes out of the nursery
         async with OwnNursery() as nursery:
             nursery.start_soon(trio.sleep_forever)
             raise error
@@ -49,7 +49,7 @@ async def test_a_group_of_the_block_is_not_unpacked():
 @pytest.mark.parametrize("error", [Boom(), KeyboardInterrupt(), SystemExit(3)])
 async def test_a_background_failure_ends_the_block_and_comes_out_bare(error):
     ended = False
-    with pytest.raises(type(error)) as caught:
+    with pytest.raises(type(error)) as caught:  # noqa: PT012 - as above
         async with OwnNursery() as nursery:
             nursery.start_soon(fail, error)
             try:
@@ -67,7 +67,7 @@ async def test_a_failure_of_a_task_of_a_task_comes_out_bare():
         async with trio.open_nursery() as nursery:
             nursery.start_soon(fail, error)
 
-    with pytest.raises(Boom) as caught:
+    with pytest.raises(Boom) as caught:  # noqa: PT012 - it comes out of the nursery
         async with OwnNursery() as nursery:
             nursery.start_soon(nested)
             await trio.sleep_forever()
@@ -82,7 +82,7 @@ async def test_several_failures_are_all_there():
             raise error
 
     first, second = Boom("first"), Boom("second")
-    with pytest.raises(ExceptionGroup) as caught:
+    with pytest.raises(ExceptionGroup) as caught:  # noqa: PT012 - as above
         async with OwnNursery() as nursery:
             nursery.start_soon(fail_at_the_end, first)
             nursery.start_soon(fail_at_the_end, second)

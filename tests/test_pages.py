@@ -47,7 +47,7 @@ async def asked(site: Site, target: str, method: str = "GET") -> Response | None
 async def found(site: Site, target: str) -> bytes | None:
     response = await asked(site, target)
     assert response is None or response.status == 200
-    return response and response.body
+    return None if response is None else response.body
 
 
 async def kind_of(site: Site, target: str) -> str:
@@ -161,7 +161,14 @@ async def test_links_out_of_the_directory_are_not_followed(root):
     (root / "sub" / "index.html").unlink()
     (root / "sub" / "index.html").symlink_to(root.parent / "secret.txt")
     site = Site({"/": root})
-    for target in ("/link.txt", "/dir/secret.txt", "/other/secret.txt", "/loop", "/nowhere", "/sub/"):
+    for target in (
+        "/link.txt",
+        "/dir/secret.txt",
+        "/other/secret.txt",
+        "/loop",
+        "/nowhere",
+        "/sub/",
+    ):
         assert await found(site, target) is None, target
 
 

@@ -78,11 +78,10 @@ async def check_handshake(
         try:
             return await check(request), None
         except Refused as refused:
-            headers = list(refused.headers.pairs())
-            if refused.status == 401 and "WWW-Authenticate" not in refused.headers:
-                headers.append(("WWW-Authenticate", "Bearer"))  # due with it (RFC 9110, 15.5.2)
-            body = Response.make(refused.status, (refused.reason or "refused") + "\n")
-            return None, Response(
-                refused.status, Headers([*body.headers.pairs(), *headers]), body.body
-            )
+            headers = refused.headers
+            if refused.status == 401 and "WWW-Authenticate" not in headers:
+                # It is due with a 401 (RFC 9110, 15.5.2).
+                headers = Headers([*headers.pairs(), ("WWW-Authenticate", "Bearer")])
+            reason = refused.reason or "refused"
+            return None, Response.make(refused.status, reason + "\n", headers)
     return None, Response.make(503, "authentication timeout\n")

@@ -80,7 +80,7 @@ async def connect(
     not speak WebSocket, `HandshakeTimeout` after `Timeouts.connect` or `Timeouts.handshake`.
     """
     address = _Address.parse(url)
-    lines = headers.items() if isinstance(headers, Mapping) else headers
+    lines = Headers(headers).pairs()
     exchange = ClientHandshake(
         address.authority,
         address.target,

@@ -161,7 +161,7 @@ class WebSocket(trio.abc.Channel[Message]):
                 await trio.lowlevel.checkpoint()
                 raise self._life.receive_error()
             await self._life.reading.wait_message()
-        return inbox.popleft()
+        return self._take()
 
     async def __anext__(self) -> Message:
         # As Trio's own, less one coroutine: this runs for every message.
@@ -177,7 +177,7 @@ class WebSocket(trio.abc.Channel[Message]):
         """
         self._life.reading.receive_nowait()
         if self._inbox:
-            return self._inbox.popleft()
+            return self._take()
         if self._life.closed is not None:
             raise self._life.receive_error()
         raise trio.WouldBlock
@@ -262,6 +262,12 @@ class WebSocket(trio.abc.Channel[Message]):
 
     def __repr__(self) -> str:
         return f"<WebSocket {self.id} {self.state.value}>"
+
+    def _take(self) -> Message:
+        message = self._inbox.popleft()
+        if not self._inbox:
+            self._life.reading.emptied()
+        return message
 
     def _put(self, message: Message) -> None:
         life = self._life

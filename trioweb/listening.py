@@ -13,6 +13,12 @@ import trio
 
 __all__ = ["is_loopback", "open_listeners", "url_of"]
 
+#: Names that stand for an address of each family; the second may be missing.
+_BOTH: dict[str | None, list[str | None]] = {
+    "localhost": ["127.0.0.1", "::1"],
+    None: ["0.0.0.0", "::"],  # noqa: S104 - what None says
+}
+
 #: How often a port that is free on one family of addresses may be taken on the other.
 _TRIES = 20
 
@@ -23,7 +29,7 @@ async def open_listeners(port: int, host: str | None) -> list[trio.SocketListene
     ``localhost`` is 127.0.0.1 and ::1, as far as the machine has them. Port 0 is one free port
     for all addresses. Raises `OSError` when an address cannot be had.
     """
-    names = ["127.0.0.1", "::1"] if host == "localhost" else [host or None]
+    names = _BOTH.get(host or None, [host])
     if port != 0 or len(names) == 1:
         return await _listen(names, port)
     for _ in range(_TRIES - 1):
@@ -39,7 +45,7 @@ async def _listen(names: Iterable[str | None], port: int) -> list[trio.SocketLis
             try:
                 opened = await trio.open_tcp_listeners(port, host=name)
             except OSError as error:
-                # The second address of localhost may be missing; anything else is a fault.
+                # A family of addresses may be missing; anything else is a fault.
                 if not listeners or not _family_is_missing(error):
                     raise
                 continue
@@ -82,6 +88,7 @@ def url_of(
 
     Raises `ValueError` if none of them is a TCP listener.
     """
+    tls = tls or any(isinstance(listener, trio.SSLListener) for listener in listeners)
     names = _addresses(listeners)
     if not names:
         raise ValueError("no TCP listener among the listeners: they have no URL")

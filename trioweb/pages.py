@@ -34,9 +34,10 @@ class Site:
         mounts = sorted((files or {}).items(), key=lambda mount: len(mount[0]), reverse=True)
         self._mounts = [(prefix, Path(path).resolve()) for prefix, path in mounts]
         self._health = health
+        for name in (*(files or {}), health or "/"):
+            if not name.startswith("/"):
+                raise ValueError(f"path {name!r} must start with /")
         for prefix, path in self._mounts:
-            if not prefix.startswith("/"):
-                raise ValueError(f"path {prefix!r} must start with /")
             if not path.exists():
                 raise FileNotFoundError(f"nothing to serve at {prefix}: {path} does not exist")
 
@@ -82,13 +83,13 @@ def _existing(root: Path, rest: str) -> Path | None:
             path = (path / "index.html").resolve()
         inside = path == root or root in path.parents
         return path if inside and path.is_file() else None
-    except OSError:  # a name that is too long, a loop of links
+    except (OSError, RuntimeError):  # a name that is too long, a loop of links
         return None
 
 
 def _type_of(path: Path) -> str:
-    kind, _ = mimetypes.guess_type(path.name)
-    if kind is None:
+    kind, encoding = mimetypes.guess_type(path.name)
+    if encoding is not None or kind is None:  # what is in an archive is not its own type
         return "application/octet-stream"
     if kind.startswith("text/") or kind in ("application/javascript", "application/json"):
         return f"{kind}; charset=utf-8"

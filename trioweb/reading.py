@@ -163,8 +163,8 @@ class Reading:
             self._outbox.flush()
             await trio.lowlevel.checkpoint()
             while not self.inbox and not self._owner.ended():
-                if self._undecoded or self._inbox_size:
-                    self._go_on()
+                if self._undecoded:
+                    self.pull()
                     if self.inbox:
                         return
                 if self.pending is not None:
@@ -188,7 +188,7 @@ class Reading:
         """Fill the inbox with what one read gives without waiting."""
         if self.inbox or self._owner.ended():
             return
-        self._go_on()
+        self.pull()
         if self._nonblocking is not None and not (self.inbox or self.pending or self.paused):
             data = self._read_nowait(self._nonblocking)
             if data is not None:
@@ -228,12 +228,17 @@ class Reading:
         if self._changed:
             self._changed.unpark_all()
 
+    def emptied(self) -> None:
+        """Note that the last message was taken: whoever paused for the inbox goes on."""
+        self._inbox_size = 0
+        if self._changed:
+            self._changed.unpark_all()
+
     def discard(self) -> None:
         """Drop the inbox: the user closed the connection."""
         self.discarded += len(self.inbox)
         self.inbox.clear()
-        self._inbox_size = 0
-        self._changed.unpark_all()
+        self.emptied()
 
     def wake(self) -> None:
         """Let everyone look again: the connection is over, and the reader reads to its end."""
@@ -334,13 +339,6 @@ class Reading:
             elif not self.listed:
                 self.listed = True
                 self._attendant.look_after(self)
-
-    def _go_on(self) -> None:
-        """Note that the inbox is empty, decode on, and let a paused reader go on."""
-        self._inbox_size = 0
-        if self._changed:
-            self._changed.unpark_all()
-        self.pull()
 
     def _read_nowait(self, transport: NonblockingTransport) -> bytes | None:
         try:

@@ -100,7 +100,7 @@ class Server:
 
     async def drain(
         self,
-        timeout: float = 10,
+        timeout: float = 10,  # noqa: ASYNC109 - the drain's own deadline is its meaning
         *,
         code: int = CloseCode.GOING_AWAY,
         reason: str = "",

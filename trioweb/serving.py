@@ -71,6 +71,17 @@ async def handshake(
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class _Acceptance:
+    """A request that may become a WebSocket."""
+
+    principal: Any
+    subprotocol: str | None
+
+
+_GOING_AWAY = Response.make(503, "going away\n")
+
+
 class _Exchange:
     """A request and its answer."""
 
@@ -103,24 +114,44 @@ class _Exchange:
             while (request := self._exchange.next_request()) is None:
                 self._exchange.feed(await self._transport.read(self._options.limits.read))
         except BadRequest as bad:
-            await self._answer(bad.request, bad.response)
+            await self._answer(bad.request, bad.response, self._exchange.respond(bad.response))
             return None
         try:
-            principal, response = await self._consider(request)
+            decision = await self._decide(request)
+            data = self._encode(decision)
         except Exception:
             # The user's check or page failed: this request only (RFC 9110, 15.6.1).
             logger.exception("%r from %s failed", request, self._transport.remote_address)
-            principal, response = None, Response.make(500, "internal error\n")
-        if response is not None:
-            await self._answer(request, response)
+            decision = Response.make(500, "internal error\n")
+            data = self._encode(decision)
+        if isinstance(decision, Response):
+            await self._answer(request, decision, data)
             return None
-        return await self._upgrade(request, principal)
+        await _write_all(self._transport, data)
+        return self._open(request, decision)
+
+    async def _decide(self, request: Request) -> _Acceptance | Response:
+        """Ask the user's functions what becomes of a request."""
+        principal, response = await self._consider(request)
+        if response is not None:
+            return response
+        if self._draining.is_set():  # a check may take its time
+            return _GOING_AWAY
+        offered, ours = self._exchange.subprotocols, self._options.subprotocols
+        if callable(ours):
+            return _Acceptance(principal, ours(offered))
+        return _Acceptance(principal, next((name for name in ours if name in offered), None))
+
+    def _encode(self, decision: _Acceptance | Response) -> bytes:
+        if isinstance(decision, _Acceptance):
+            return self._exchange.accept(subprotocol=decision.subprotocol)
+        return self._exchange.respond(decision)
 
     async def _consider(self, request: Request) -> tuple[Any, Response | None]:
         """Decide: the principal of an upgrade, or a plain response."""
         options = self._options
         if self._draining.is_set():
-            return None, Response.make(503, "going away\n", {"Connection": "close"})
+            return None, _GOING_AWAY
         if options.on_request is not None:
             response = await options.on_request(request)
             if response is not None:
@@ -137,11 +168,8 @@ class _Exchange:
             return None, None
         return await check_handshake(options.authenticate, request, options.timeouts)
 
-    async def _upgrade(self, request: Request, principal: Any) -> Upgraded:
+    def _open(self, request: Request, acceptance: _Acceptance) -> Upgraded:
         options = self._options
-        subprotocol = self._choose_subprotocol()
-        accept = self._exchange.accept(subprotocol=subprotocol)
-        await _write_all(self._transport, accept)
         life = Lifecycle(
             self._transport,
             Side.SERVER,
@@ -156,18 +184,12 @@ class _Exchange:
             life,
             request=request,
             response=Response(101),
-            subprotocol=subprotocol,
-            principal=principal,
+            subprotocol=acceptance.subprotocol,
+            principal=acceptance.principal,
         )
         return Upgraded(ws, life)
 
-    def _choose_subprotocol(self) -> str | None:
-        offered, ours = self._exchange.subprotocols, self._options.subprotocols
-        if callable(ours):
-            return ours(offered)
-        return next((name for name in ours if name in offered), None)
-
-    async def _answer(self, request: Request | None, response: Response) -> None:
+    async def _answer(self, request: Request | None, response: Response, data: bytes) -> None:
         """Send a plain response, and close so that it arrives (RFC 9112, 9.6)."""
         logger.info(
             "%s: answered %s to %s", self._transport.remote_address, response.status, request
@@ -177,7 +199,7 @@ class _Exchange:
                 observer.answered(request, response)
             except Exception:
                 logger.exception("observer %r failed in answered", observer)
-        await _write_all(self._transport, self._exchange.respond(response))
+        await _write_all(self._transport, data)
         # Closing on unread bytes would reset the link and overtake the answer: read to the end.
         if await self._transport.send_eof():
             with trio.move_on_after(self._options.timeouts.close):

@@ -116,7 +116,13 @@ class Headers(Mapping[str, str]):
     __slots__ = ("_items",)
 
     def __init__(self, items: Mapping[str, str] | Iterable[tuple[str, str]] = ()) -> None:
-        pairs = cast("Mapping[str, str]", items).items() if isinstance(items, Mapping) else items
+        pairs: Iterable[tuple[str, str]]
+        if isinstance(items, Headers):
+            pairs = items.pairs()  # every line, where a plain mapping would give joined ones
+        elif isinstance(items, Mapping):
+            pairs = cast("Mapping[str, str]", items).items()
+        else:
+            pairs = items
         self._items: tuple[tuple[str, str], ...] = tuple((name, value) for name, value in pairs)
 
     @classmethod
@@ -236,7 +242,11 @@ class Response:
         *,
         content_type: str = "text/plain; charset=utf-8",
     ) -> Response:
-        """Build a response from a body and its type; text is sent as UTF-8."""
-        lines = Headers(headers).pairs()
-        data = body.encode() if isinstance(body, str) else body
-        return cls(status, Headers([("Content-Type", content_type), *lines]), data)
+        """Build a response from a body and its type; text is sent as UTF-8.
+
+        A Content-Type among the headers counts more than ``content_type``.
+        """
+        given = Headers(headers)
+        if "Content-Type" not in given:
+            given = Headers([("Content-Type", content_type), *given.pairs()])
+        return cls(status, given, body.encode() if isinstance(body, str) else body)

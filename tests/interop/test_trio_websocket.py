@@ -15,10 +15,10 @@ from trio_websocket import WebSocketConnection
 from wsproto.frame_protocol import CloseReason
 
 import trioweb
-from tests.helpers import echo, guard, serving
+from tests.helpers import echo, guard, port_of, serving
 from trioweb import Close, Limits
 
-MESSAGES = {
+MESSAGES: dict[str, str | bytes] = {
     "text": "hello",
     "text beyond ASCII": "größer als 😀",
     "binary": bytes(range(256)),
@@ -213,20 +213,24 @@ async def test_subprotocols_with_our_server():
 
 async def test_our_server_rejects_them():
     async with serving(trioweb.Router({"/here": echo})) as server:
-        with pytest.raises(trio_websocket.ConnectionRejected) as caught:
-            async with their_client(server):
-                raise AssertionError("the block must not run")
-        assert (caught.value.status_code, caught.value.body) == (404, b"not found\n")
+        # On a stream of ours, for they leave that of a rejection to the garbage collector.
+        stream = await trio.open_tcp_stream("127.0.0.1", port_of(server))
+        async with stream:
+            with pytest.RaisesGroup(trio_websocket.ConnectionRejected) as caught:
+                async with trio.open_nursery() as nursery:
+                    await trio_websocket.wrap_client_stream(nursery, stream, "localhost", "/there")
+        (error,) = caught.value.exceptions
+        assert isinstance(error, trio_websocket.ConnectionRejected)
+        assert (error.status_code, error.body) == (404, b"not found\n")
 
 
 async def test_our_server_over_tls(server_tls, client_tls):
-    async with serving(ssl_context=server_tls) as server:
-        async with their_client(server, client_tls) as ws:
-            for message in MESSAGES.values():
-                await ws.send_message(message)
-                assert await ws.get_message() == message
-            await ws.ping()
-            await ws.aclose(4000, "done")
+    async with serving(ssl_context=server_tls) as server, their_client(server, client_tls) as ws:
+        for message in MESSAGES.values():
+            await ws.send_message(message)
+            assert await ws.get_message() == message
+        await ws.ping()
+        await ws.aclose(4000, "done")
 
 
 async def test_our_server_drains_them():
@@ -343,21 +347,27 @@ async def test_their_server_rejects_us():
 
 
 async def test_their_server_over_tls(server_tls, client_tls):
-    async with their_server(their_echo, server_tls) as url:
-        async with trioweb.connect(url, ssl_context=client_tls) as ws:
-            for message in MESSAGES.values():
-                await ws.send(message)
-                assert await ws.receive() == message
-            await ws.ping()
-            await ws.aclose(4000, "done")
+    async with (
+        their_server(their_echo, server_tls) as url,
+        trioweb.connect(url, ssl_context=client_tls) as ws,
+    ):
+        for message in MESSAGES.values():
+            await ws.send(message)
+            assert await ws.receive() == message
+        await ws.ping()
+        await ws.aclose(4000, "done")
 
 
 async def test_our_channel_and_theirs_carry_a_long_talk():
-    async with serving() as server, their_client(server) as theirs:
-        async with their_server(their_echo) as url, trioweb.connect(url) as ours:
-            for number in range(200):
-                await theirs.send_message(f"{number}")
-                await ours.send(f"{number}")
-            for number in range(200):
-                assert await theirs.get_message() == f"{number}"
-                assert await ours.receive() == f"{number}"
+    async with (
+        serving() as server,
+        their_client(server) as theirs,
+        their_server(their_echo) as url,
+        trioweb.connect(url) as ours,
+    ):
+        for number in range(200):
+            await theirs.send_message(f"{number}")
+            await ours.send(f"{number}")
+        for number in range(200):
+            assert await theirs.get_message() == f"{number}"
+            assert await ours.receive() == f"{number}"

@@ -108,16 +108,15 @@ async def test_messages_to_our_server_and_back(message):
 
 
 async def test_messages_of_both_kinds_in_a_row():
-    async with serving() as server, their_client(server.url) as ws:
-        async with trio.open_nursery() as nursery:
+    async with serving() as server, their_client(server.url) as ws, trio.open_nursery() as nursery:
 
-            async def send() -> None:
-                for message in MESSAGES.values():
-                    await ws.send(message)
-
-            nursery.start_soon(send)
+        async def send() -> None:
             for message in MESSAGES.values():
-                assert await ws.recv() == message
+                await ws.send(message)
+
+        nursery.start_soon(send)
+        for message in MESSAGES.values():
+            assert await ws.recv() == message
 
 
 @fragments
@@ -234,19 +233,20 @@ async def test_they_vanish_from_our_server():
 
 
 async def test_our_server_refuses_what_is_too_big_for_it():
-    async with serving(limits=Limits(max_message=1000)) as server:
-        async with their_client(server.url) as ws:
-            await ws.send(["x" * 500, "x" * 501])
-            with pytest.raises(websockets.exceptions.ConnectionClosedError) as caught:
-                await ws.recv()
-            assert caught.value.rcvd is not None
-            assert caught.value.rcvd.code == 1009
+    async with serving(limits=Limits(max_message=1000)) as server, their_client(server.url) as ws:
+        await ws.send(["x" * 500, "x" * 501])
+        with pytest.raises(websockets.exceptions.ConnectionClosedError) as caught:
+            await ws.recv()
+        assert caught.value.rcvd is not None
+        assert caught.value.rcvd.code == 1009
 
 
 async def test_subprotocols_with_our_server():
-    async with serving(subprotocols=["b"]) as server:
-        async with their_client(server.url, subprotocols=["a", "b"]) as ws:
-            assert ws.subprotocol == "b"
+    async with (
+        serving(subprotocols=["b"]) as server,
+        their_client(server.url, subprotocols=["a", "b"]) as ws,
+    ):
+        assert ws.subprotocol == "b"
 
 
 async def test_our_server_rejects_them():
@@ -259,18 +259,20 @@ async def test_our_server_rejects_them():
 
 
 async def test_our_server_over_tls(server_tls, client_tls):
-    async with serving(ssl_context=server_tls) as server:
-        async with their_client(server.url, ssl=client_tls) as ws:
-            for message in MESSAGES.values():
-                await ws.send(message)
-                assert await ws.recv() == message
-            for parts in FRAGMENTS.values():
-                await ws.send(parts)
-                assert await ws.recv() == whole(parts)
-            pong = await ws.ping()
-            await pong.wait()
-            await ws.aclose(4000, "done")
-            assert ws.close_code == 4000
+    async with (
+        serving(ssl_context=server_tls) as server,
+        their_client(server.url, ssl=client_tls) as ws,
+    ):
+        for message in MESSAGES.values():
+            await ws.send(message)
+            assert await ws.recv() == message
+        for parts in FRAGMENTS.values():
+            await ws.send(parts)
+            assert await ws.recv() == whole(parts)
+        pong = await ws.ping()
+        await pong.wait()
+        await ws.aclose(4000, "done")
+        assert ws.close_code == 4000
 
 
 async def test_our_server_drains_them():
@@ -394,16 +396,20 @@ async def test_their_server_rejects_us():
 
 
 async def test_subprotocols_with_their_server():
-    async with their_server(their_echo, subprotocols=["b"]) as url:
-        async with trioweb.connect(url, subprotocols=["a", "b"]) as ws:
-            assert ws.subprotocol == "b"
+    async with (
+        their_server(their_echo, subprotocols=["b"]) as url,
+        trioweb.connect(url, subprotocols=["a", "b"]) as ws,
+    ):
+        assert ws.subprotocol == "b"
 
 
 async def test_their_server_over_tls(server_tls: ssl.SSLContext, client_tls: ssl.SSLContext):
-    async with their_server(their_echo, ssl=server_tls) as url:
-        async with trioweb.connect(url, ssl_context=client_tls) as ws:
-            for message in MESSAGES.values():
-                await ws.send(message)
-                assert await ws.receive() == message
-            await ws.ping()
-            await ws.aclose(4000, "done")
+    async with (
+        their_server(their_echo, ssl=server_tls) as url,
+        trioweb.connect(url, ssl_context=client_tls) as ws,
+    ):
+        for message in MESSAGES.values():
+            await ws.send(message)
+            assert await ws.receive() == message
+        await ws.ping()
+        await ws.aclose(4000, "done")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -183,7 +184,9 @@ def test_ten_thousand_empty_continuations_are_one_failure_and_no_event_each():
 
 
 def test_a_mebibyte_in_fragments_of_256_bytes_passes():
-    parts = [frame(BINARY if at == 0 else CONTINUATION, bytes(256), fin=False) for at in range(4095)]
+    parts = [
+        frame(BINARY if at == 0 else CONTINUATION, bytes(256), fin=False) for at in range(4095)
+    ]
     assert heard(b"".join(parts), frame(CONTINUATION, bytes(256))) == [bytes(2**20)]
 
 
@@ -581,7 +584,7 @@ def test_long_messages_leave_in_fragments():
 def pieces(data: bytes, cuts: list[int]) -> Iterator[bytes]:
     """Cut bytes at these places, wherever they fall."""
     places = sorted({cut % (len(data) + 1) for cut in cuts} | {0, len(data)})
-    yield from (data[a:b] for a, b in zip(places, places[1:], strict=False))
+    yield from (data[a:b] for a, b in itertools.pairwise(places))
 
 
 CUTS = st.lists(st.integers(0, 10_000), max_size=12)
@@ -629,13 +632,20 @@ def test_any_bytes_give_events_or_one_failure_and_never_an_exception(data, cuts,
         elif not isinstance(event, (Ping, Pong)):
             # Whatever it was, it can be answered, and the answer is one legal frame.
             (sent,) = frames_in(machine.close(event.response()))
-            assert sent.close[0] is None or check_close(sent.close[0], "")
+            if sent.close[0] is not None:
+                check_close(sent.close[0], "")
 
 
 @given(STREAMS, CUTS)
 def test_where_the_bytes_are_cut_makes_no_difference(data, cuts):
     limits = Limits(max_message=100, max_fragments=4)
-    assert heard(*pieces(data, cuts), limits=limits) == heard(data, limits=limits)
+
+    def told(*parts: bytes) -> list[object]:
+        # The words of a failure may differ: they say where in a piece it was.
+        events = heard(*parts, limits=limits)
+        return [one.close.code if isinstance(one, Failed) else one for one in events]
+
+    assert told(*pieces(data, cuts)) == told(data)
 
 
 WIDE = st.text(st.sampled_from("aé€😀"), max_size=60)

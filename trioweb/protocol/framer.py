@@ -222,7 +222,9 @@ class Framer:
         except ParseFailed as error:
             if self._hooks.error is not None:
                 raise self._hooks.error from None
-            raise ProtocolError(int(error.code), str(error)) from error
+            code = CloseCode(int(error.code))
+            reason = "text is not UTF-8" if code is CloseCode.INVALID_DATA else str(error)
+            raise ProtocolError(code, reason) from error
         return None
 
     def message(self, message: Message, fragment: int) -> list[bytes]:
