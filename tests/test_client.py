@@ -198,7 +198,7 @@ async def test_a_header_may_be_sent_in_several_lines():
 )
 async def test_what_cannot_be_asked_for_is_a_value_error_before_anything_is_sent(options):
     async with serving() as server:
-        with pytest.raises(ValueError, match="."):
+        with pytest.raises(ValueError, match=r"."):
             await connect_to(server.url, **options)
         assert len(server.connections) == 0
 

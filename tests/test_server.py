@@ -16,7 +16,9 @@ from trio.testing import MockClock
 
 import trioweb
 from tests.helpers import (
+    BINARY,
     CLOSE,
+    PING,
     TEXT,
     Answer,
     Peer,
@@ -27,6 +29,7 @@ from tests.helpers import (
     fetch,
     forever,
     frame,
+    frames_in,
     get,
     guard,
     numeric_url,
@@ -311,7 +314,7 @@ def fails(*_args: object) -> None:
 class Breaks(Observer):
     """Raises in every hook."""
 
-    opened = ended = handler_failed = answered = fails
+    opened = ended = handler_failed = answered = fails  # type: ignore[assignment]
 
 
 async def test_observers_see_openings_answers_failures_and_ends(caplog):
@@ -852,6 +855,60 @@ async def test_without_signals_no_handler_is_touched(monkeypatch):
         await ws.send("x")
         assert await ws.receive() == "x"
     assert calls == []
+
+
+async def test_a_request_that_comes_with_the_drain_is_not_let_in_or_let_go_at_once():
+    # Whether the server takes the request or the drain first is up to Trio: it shuffles.
+    outcomes = set()
+    for _ in range(40):
+        async with serving(forever) as server, dialling(server) as peer:
+            await trio.testing.wait_all_tasks_blocked()
+            await peer.send(asking())
+            await server.drain()
+            head, _, rest = (await peer.rest()).partition(b"\r\n\r\n")
+            outcomes.add(head.split()[1] if head else b"")
+            if head.startswith(b"HTTP/1.1 101"):
+                assert [one.close for one in frames_in(rest)] == [(1001, "")]
+    assert outcomes <= {b"", b"503", b"101"}
+    assert b"503" in outcomes
+
+
+# A busy handler. Its pings, pongs and closes are seen all the same.
+
+
+@pytest.mark.parametrize("size", [10, 2**16, 2**20 - 1])
+@pytest.mark.parametrize("tls", [False, True])
+async def test_a_handler_that_is_busy_with_a_large_message_still_answers_pings(
+    size, tls, server_tls, client_tls
+):
+    taken, done = trio.Event(), trio.Event()
+
+    async def busy(ws: trioweb.WebSocket) -> None:
+        assert len(await ws.receive()) == size
+        taken.set()
+        await done.wait()
+
+    options: trioweb.ServerOptions = {"ssl_context": server_tls} if tls else {}
+    async with serving(busy, **options) as server:
+        async with upgraded(server, tls=client_tls if tls else None) as peer:
+            await peer.send(frame(BINARY, bytes(size), mask=bytes(4)))
+            await taken.wait()
+            await peer.send(frame(PING, b"there?"))
+            with trio.fail_after(2):
+                assert (await peer.frame()).payload == b"there?"
+            done.set()
+
+
+@pytest.mark.parametrize("size", [10, 2**16, 2**20 - 1])
+@pytest.mark.parametrize("tls", [False, True])
+async def test_a_ping_of_ours_is_answered_after_a_large_message(size, tls, server_tls, client_tls):
+    options: trioweb.ServerOptions = {"ssl_context": server_tls} if tls else {}
+    context = client_tls if tls else None
+    async with serving(**options) as server, trioweb.connect(server.url, ssl_context=context) as ws:
+        await ws.send(bytes(size))
+        assert len(await ws.receive()) == size
+        with trio.fail_after(2):
+            await ws.ping()
 
 
 # Limits on the way in.

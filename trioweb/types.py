@@ -225,6 +225,10 @@ class Response:
     headers: Headers = field(default_factory=_no_headers)
     body: bytes = b""
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.body, bytes):  # pyright: ignore[reportUnnecessaryIsInstance]  # said here, not deep inside the server
+            raise TypeError(f"a body is bytes, not {type(self.body).__name__}: see Response.make")
+
     @overload
     @classmethod
     def make(cls, status: int, body: str, headers: Mapping[str, str] = ...) -> Response: ...

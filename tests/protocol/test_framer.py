@@ -63,9 +63,10 @@ def test_a_frame_of_any_size_is_whole_only_with_its_last_byte(payload, side):
         assert one.next() is None
 
 
-def test_after_a_close_there_is_nothing_for_ever():
+@pytest.mark.parametrize("behind", [b"", frame(TEXT, "late"), frame(TEXT, "late")[:3]])
+def test_after_a_close_there_is_nothing_for_ever(behind):
     one = framer()
-    one.feed(close_frame(1000) + frame(TEXT, "late"))
+    one.feed(close_frame(1000) + behind)
     assert one.next() == ControlFrame(Opcode.CLOSE, Close(1000, by_peer=True))
     assert one.next() is None
     one.feed(frame(TEXT, "later"))
@@ -81,9 +82,10 @@ def test_after_a_close_there_is_nothing_for_ever():
         (frame(CLOSE, b"\x00\x00"), 1002),
     ],
 )
-def test_an_error_comes_once_and_then_nothing_for_ever(data, code):
+@pytest.mark.parametrize("behind", [b"", frame(TEXT, "late"), frame(TEXT, "late")[:3]])
+def test_an_error_comes_once_and_then_nothing_for_ever(data, code, behind):
     one = framer()
-    one.feed(data + frame(TEXT, "late"))
+    one.feed(data + behind)
     with pytest.raises(ProtocolError) as caught:
         one.next()
     assert caught.value.code == code

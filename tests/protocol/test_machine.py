@@ -333,7 +333,7 @@ def test_messages_may_be_answered_while_a_close_waits_behind_them():
     machine = opened()
     machine.feed(frame(TEXT, "question") + close_frame(1000))
     assert machine.next_event() == "question"
-    assert machine.state is State.OPEN
+    assert (machine.state, machine.may_send) == (State.OPEN, True)
     assert frames_in(b"".join(machine.message("answer"))) == [Frame(TEXT, b"answer")]
     closed = machine.next_event()
     assert isinstance(closed, PeerClosed)
