@@ -317,9 +317,11 @@ async def upgraded(
         yield peer
 
 
-async def fetch(server: trioweb.Server, request: bytes) -> Answer:
+async def fetch(
+    server: trioweb.Server, request: bytes, *, tls: ssl.SSLContext | None = None
+) -> Answer:
     """Send a plain request as it is and return the answer, after which the stream must end."""
-    async with dialling(server) as peer:
+    async with dialling(server, tls=tls) as peer:
         await peer.send(request)
         answer = await peer.answer()
         assert answer.headers["connection"].split(", ")[-1] == "close"

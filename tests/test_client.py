@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -252,6 +253,14 @@ async def test_a_certificate_for_another_name_is_connect_failed(ca, client_tls):
     async with serving(ssl_context=context) as server:
         with pytest.raises(trioweb.ConnectFailed, match="certificate verify failed"):
             await connect_to(server.url, ssl_context=client_tls)
+
+
+async def test_a_tls_context_of_a_server_is_a_value_error_and_leaves_nothing_open(server_tls):
+    async with serving(ssl_context=server_tls) as server:
+        with pytest.raises(ValueError, match="ssl_context"):
+            await connect_to(server.url, ssl_context=server_tls)
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        gc.collect()  # a socket that was left open would say so now
 
 
 async def test_tls_works_by_name_and_by_address(server_tls, client_tls):

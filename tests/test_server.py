@@ -189,6 +189,13 @@ async def test_an_unknown_option_is_a_type_error():
             raise AssertionError("the block must not run")
 
 
+async def test_a_tls_context_of_a_client_is_refused_before_the_server_starts(client_tls):
+    # Else the first connection would find out, and take the server down.
+    with guard(), pytest.raises(ValueError, match="ssl_context"):
+        async with trioweb.open_server(echo, 0, ssl_context=client_tls):
+            raise AssertionError("the block must not run")
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", None, ""])
 async def test_off_loopback_authenticate_must_be_given(host):
     with pytest.raises(ValueError, match="authenticate=None"):
@@ -400,6 +407,17 @@ async def test_the_answer_to_head_has_the_length_of_a_body_and_none():
         assert head.startswith(b"HTTP/1.1 200 OK\r\n")
         assert b"Content-Length: 5\r\n" in head
         assert await peer.rest() == b""
+
+
+async def test_plain_requests_over_tls_are_answered_too(server_tls, client_tls):
+    async def page(request: Request) -> Response | None:
+        return Response.make(200, "x" * 300_000) if request.path == "/page" else None
+
+    async with serving(on_request=page, ssl_context=server_tls) as server:
+        request = b"GET /page HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        answer = await fetch(server, request, tls=client_tls)
+        assert (answer.status, len(answer.body)) == (200, 300_000)
+        assert (await fetch(server, b"nonsense\r\n\r\n", tls=client_tls)).status == 400
 
 
 async def test_on_request_may_answer_before_the_upgrade():
@@ -857,10 +875,10 @@ async def test_without_signals_no_handler_is_touched(monkeypatch):
     assert calls == []
 
 
-async def test_a_request_that_comes_with_the_drain_is_not_let_in_or_let_go_at_once():
+async def test_a_request_that_comes_with_the_drain_is_not_let_in_or_let_go_at_once(clock):
     # Whether the server takes the request or the drain first is up to Trio: it shuffles.
     outcomes = set()
-    for _ in range(40):
+    for _ in range(30):
         async with serving(forever) as server, dialling(server) as peer:
             await trio.testing.wait_all_tasks_blocked()
             await peer.send(asking())
@@ -889,14 +907,16 @@ async def test_a_handler_that_is_busy_with_a_large_message_still_answers_pings(
         await done.wait()
 
     options: trioweb.ServerOptions = {"ssl_context": server_tls} if tls else {}
-    async with serving(busy, **options) as server:
-        async with upgraded(server, tls=client_tls if tls else None) as peer:
-            await peer.send(frame(BINARY, bytes(size), mask=bytes(4)))
-            await taken.wait()
-            await peer.send(frame(PING, b"there?"))
-            with trio.fail_after(2):
-                assert (await peer.frame()).payload == b"there?"
-            done.set()
+    async with (
+        serving(busy, **options) as server,
+        upgraded(server, tls=client_tls if tls else None) as peer,
+    ):
+        await peer.send(frame(BINARY, bytes(size), mask=bytes(4)))
+        await taken.wait()
+        await peer.send(frame(PING, b"there?"))
+        with trio.fail_after(2):
+            assert (await peer.frame()).payload == b"there?"
+        done.set()
 
 
 @pytest.mark.parametrize("size", [10, 2**16, 2**20 - 1])
