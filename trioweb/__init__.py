@@ -28,6 +28,7 @@ from .errors import (
     Refused,
     TriowebError,
 )
+from .listening import open_listeners
 from .pages import Site
 from .routing import Router
 from .server import Server, ServerOptions, open_server, serve
@@ -70,6 +71,7 @@ __all__ = [
     "WebSocket",
     "broadcast",
     "connect",
+    "open_listeners",
     "open_server",
     "serve",
 ]

@@ -40,7 +40,8 @@ class ServerOptions(TypedDict, total=False):
     host: str | None
     #: Serve TLS (``wss``) with this context. Default None: plain TCP.
     ssl_context: SSLContext | None
-    #: Serve on these, and close them at the end; ``port`` and ``host`` then mean nothing.
+    #: Serve on these, and close them at the end; ``port`` then means nothing, and ``host`` only
+    #: whether `Server.url` says ``localhost``.
     listeners: Sequence[trio.abc.Listener[trio.abc.Stream]] | None
     #: Names this server speaks, its favourite first, or a function from the names offered to one
     #: of them or None. Default: none.
@@ -267,7 +268,7 @@ async def _listening(
     if listeners is None:
         listeners = await open_listeners(port, host)
     else:
-        host = None
+        host = options.get("host")  # names the server in its URL, no more
         await trio.lowlevel.checkpoint()
     try:
         if "authenticate" not in options and not is_loopback(listeners):

@@ -14,7 +14,6 @@ import msgspec
 import trio
 
 import trioweb
-from trioweb.listening import open_listeners
 
 from . import wire
 from .pilots import Crew
@@ -280,7 +279,7 @@ async def open_arena_listeners(
     host: str, port: int, *, send_buffer: int = SEND_BUFFER
 ) -> list[trio.SocketListener]:
     """Open the port with small send buffers, which accepted sockets inherit; raises `OSError`."""
-    listeners = await open_listeners(port, host)
+    listeners = await trioweb.open_listeners(port, host)
     for listener in listeners:
         listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
     return listeners
