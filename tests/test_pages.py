@@ -204,6 +204,7 @@ async def test_the_longest_mount_comes_first_and_falls_back(root):
     other = root.parent / "other"
     other.mkdir()
     (other / "x.txt").write_text("other")
+    (root / "sub" / "x.txt").write_text("hidden by the longer mount")
     for files in ({"/": root, "/sub/": other}, {"/sub/": other, "/": root}):
         site = Site(files)
         assert await found(site, "/sub/x.txt") == b"other"

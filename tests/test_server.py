@@ -753,7 +753,9 @@ async def test_a_cancelled_drain_still_names_and_frees_everybody(clock, caplog):
         with trio.move_on_after(1):
             await server.drain(10)
         assert "the handler stubborn outlives the drain" in caplog.text
+        start = trio.current_time()
         await server.drain()
+        assert trio.current_time() == start
 
 
 async def test_leaving_the_block_of_open_server_drains_it_within_timeouts_close(clock):

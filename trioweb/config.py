@@ -59,7 +59,8 @@ class Timeouts:
 
     #: Client: name look-up, TCP and TLS together.
     connect: float = 10
-    #: Both ends: from the first byte awaited to the end of the upgrade, TLS included on servers.
+    #: Client: from the request to its answer. Server: from the connection to the whole request,
+    #: TLS included; and again, beside `auth`, for ``on_request`` and for writing the answer.
     handshake: float = 10
     #: Server: from the upgrade to an accepted first message, and for a check of the handshake.
     auth: float = 10

@@ -173,7 +173,7 @@ class WebSocket(trio.abc.Channel[Message]):
     def receive_nowait(self) -> Message:
         """Return a message that is here, after at most one read; else `trio.WouldBlock`.
 
-        Raises as `receive` does at the connection's end.
+        Raises as `receive` does at the connection's end, and if another task is receiving.
         """
         self._life.reading.receive_nowait()
         if self._inbox:

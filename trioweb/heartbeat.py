@@ -24,13 +24,13 @@ async def beat(
         silent = trio.current_time() - reading.last_heard
         if silent < options.interval:
             await trio.sleep(options.interval - silent)
-        elif reading.paused:
+        elif reading.deaf:
             await reading.wait_unpaused()
             reading.last_heard = trio.current_time()
         else:
             ping()
             with trio.move_on_after(options.timeout) as scope:
                 await reading.wait_heard()
-            if scope.cancelled_caught and not reading.paused:
+            if scope.cancelled_caught and not reading.deaf:
                 dead()
                 return

@@ -65,6 +65,7 @@ class Lifecycle:
         "_own_attendant",
         "_receive_error",
         "_timeouts",
+        "_way_down",
         "closed",
         "connection",
         "down",
@@ -119,6 +120,7 @@ class Lifecycle:
         self._observers = observers
         self._receive_error: type[ConnectionEnded] = ConnectionBroken
         self._by_us = False
+        self._way_down = trio.CancelScope()
         self._own = OwnNursery()
         self._nursery: trio.Nursery | None = None
 
@@ -141,7 +143,7 @@ class Lifecycle:
     ) -> None:
         try:
             if error is None:
-                await self.aclose(Close(CloseCode.NORMAL))
+                await self.end(Close(CloseCode.NORMAL))
             else:
                 self.cut(Close(CloseCode.GOING_AWAY))
         finally:
@@ -155,7 +157,6 @@ class Lifecycle:
             "writer": self.outbox.run,
             "heartbeat": self._beat,
             "closer": self._go_down,
-            "cutter": self._cut_stream,
         }[task]
         self._nursery.start_soon(run, name=f"websocket {self.id} {task}")
 
@@ -177,14 +178,17 @@ class Lifecycle:
         self.finish(event.close, error, frame=event.response())
 
     def lost(self, error: Exception | None) -> None:
-        """Take the end of the transport."""
+        """Take the end of the transport; a close that came before it stands."""
         self.machine.lost()
         self.outbox.abandon()
+        if self.reading.pending is not None:
+            self.peer_ended(self.reading.pending)
         reason = str(error) if error is not None else "connection lost without a close frame"
         self.finish(Close(CloseCode.ABNORMAL, reason, by_peer=True), ConnectionBroken)
 
     def stalled(self) -> None:
         """Give up a peer that takes nothing."""
+        self.outbox.abandon()  # half a frame may be out
         self.cut(Close(CloseCode.ABNORMAL, "write timeout: the peer reads nothing"))
 
     def _heartbeat_ping(self) -> None:
@@ -204,38 +208,32 @@ class Lifecycle:
 
     def cut(self, close: Close) -> None:
         """Send what the transport takes at once, and a close frame; wait for nothing."""
-        sendable = close.code != CloseCode.ABNORMAL
-        self.finish(close, ConnectionBroken, frame=close if sendable else None)
+        self.outbox.retire_writer()
+        self.finish(close, ConnectionBroken, frame=close)
+        self._way_down.cancel()
         if isinstance(self.transport, NonblockingTransport):
             self.outbox.abandon()
             self.transport.close()
-        else:
-            if not sendable:
-                self.outbox.abandon()
-            self.start("cutter")
-
-    async def _cut_stream(self) -> None:
-        """Give a stream that cannot be written without waiting a moment for the last frame."""
-        with trio.CancelScope(shield=True):
-            with trio.move_on_after(_LAST_WORDS):
-                await self.outbox.write_last()
-            self.outbox.abandon()
-            await trio.aclose_forcefully(self.transport)
 
     async def aclose(self, close: Close) -> None:
         """Close for the user, who may then use it no more; wait until it is done."""
         self._by_us = True
+        await self.end(close)
+
+    async def end(self, close: Close) -> None:
+        """Close, unless that is decided already, and wait until it is done."""
         if self.closed is None:
             if self.reading.pending is not None:
                 self.peer_ended(self.reading.pending)
             else:
-                self.finish(close, ConnectionClosedByUs, frame=close)
+                self.finish(close, ConnectionBroken, frame=close)
         self.reading.discard()
         try:
             await trio.lowlevel.checkpoint()
             await self.down.wait()
         except trio.Cancelled:
-            self.cut(close)
+            if not self.down.is_set():
+                self.cut(close)
             raise
 
     def finish(
@@ -246,7 +244,7 @@ class Lifecycle:
             return
         self.closed = close
         self._receive_error = receive_error
-        if frame is not None:
+        if frame is not None and frame.code != CloseCode.ABNORMAL:
             self.outbox.close(frame)
         if self._heartbeat_scope is not None:
             self._heartbeat_scope.cancel()
@@ -259,8 +257,9 @@ class Lifecycle:
 
     async def _go_down(self) -> None:
         """Carry out the end: everything here is bounded by `Timeouts.close`."""
+        self._way_down.deadline = trio.current_time() + self._timeouts.close
         try:
-            with trio.move_on_after(self._timeouts.close):
+            with self._way_down:
                 await self.outbox.wait_written()
                 await self.reading.wait_peer_closed()
                 failed = isinstance(self.reading.pending, Failed)
@@ -269,15 +268,20 @@ class Lifecycle:
                     await self.transport.send_eof()
                 if failed or self.side is Side.CLIENT:  # the server closes first (RFC 6455, 7.1.1)
                     await self.reading.wait_eof()
-                self.outbox.abandon()
                 await self.transport.aclose()
         finally:
-            self.outbox.abandon()
-            self.machine.lost()
-            try:
-                await trio.aclose_forcefully(self.transport)
-            finally:
-                self.down.set()
+            with trio.CancelScope(shield=True):
+                await self._cut_off()
+
+    async def _cut_off(self) -> None:
+        if not isinstance(self.transport, NonblockingTransport):
+            # It cannot be written without waiting: give the last frame a moment.
+            with trio.move_on_after(_LAST_WORDS):
+                await self.outbox.write_last()
+        self.outbox.abandon()
+        self.machine.lost()
+        await trio.aclose_forcefully(self.transport)
+        self.down.set()
 
     # --- pings and errors --------------------------------------------------------------------
 

@@ -58,6 +58,7 @@ class Outbox:
         "_machine",
         "_nonblocking",
         "_owner",
+        "_retired",
         "_started",
         "_timeout",
         "_transport",
@@ -91,6 +92,7 @@ class Outbox:
         self._writing = False
         self._is_marked = False
         self._started = False
+        self._retired = False
         self._work = trio.lowlevel.ParkingLot()
         self._changed = trio.lowlevel.ParkingLot()
         self._turnstile: trio.StrictFIFOLock | None = None
@@ -223,6 +225,10 @@ class Outbox:
         while not self.idle and not self.dead:
             await self._changed.park()
 
+    def retire_writer(self) -> None:
+        """Let the writer task begin nothing new: it is about to be cancelled."""
+        self._retired = True
+
     async def write_last(self) -> None:
         """Write what is queued from the calling task, unless a write is stuck half way."""
         while not (self._writing or self.idle or self.dead):
@@ -231,7 +237,7 @@ class Outbox:
     async def run(self) -> None:
         """Write what is left over, each step within `Timeouts.write`: the writer task."""
         while not self.dead:
-            if self.idle or self._writing:
+            if self.idle or self._writing or self._retired:
                 await self._work.park()
                 continue
             with trio.move_on_after(self._timeout) as scope:

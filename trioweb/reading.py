@@ -148,6 +148,11 @@ class Reading:
             or self._outbox.control_full
         )
 
+    @property
+    def deaf(self) -> bool:
+        """Whether silence says nothing about the peer: we do not read, or it has closed."""
+        return self.paused or self.pending is not None
+
     async def wait_message(self) -> None:
         """Wait until the inbox has a message or the connection is over: the slow `receive`.
 
@@ -186,6 +191,8 @@ class Reading:
 
     def receive_nowait(self) -> None:
         """Fill the inbox with what one read gives without waiting."""
+        if self._waiting:
+            raise trio.BusyResourceError("another task is receiving from this WebSocket")
         if self.inbox or self._owner.ended():
             return
         self.pull()
@@ -273,8 +280,8 @@ class Reading:
         await self._heard.park()
 
     async def wait_unpaused(self) -> None:
-        """Wait until our side reads again."""
-        while self.paused and not self._owner.ended():
+        """Wait until our side reads again, or the peer turns out to have ended."""
+        while self.paused and self.pending is None and not self._owner.ended():
             if self._outbox.control_full:
                 await self._outbox.wait_control_room()
             else:

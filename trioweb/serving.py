@@ -59,12 +59,12 @@ async def handshake(
     if options.ssl_context is not None:
         stream = trio.SSLStream(stream, options.ssl_context, server_side=True)
     try:
-        with trio.move_on_after(options.timeouts.handshake):
+        with trio.move_on_after(options.timeouts.handshake) as scope:
             if (tls := as_tls(stream)) is not None:
                 await tls.do_handshake()
             transport = adapt(stream)
             exchange = ServerHandshake(options.limits, client_address=transport.remote_address)
-            return await _Exchange(transport, exchange, options, attendant, draining).run()
+            return await _Exchange(transport, exchange, options, attendant, draining, scope).run()
         logger.info("%s: handshake timeout", peer)
     except (trio.BrokenResourceError, trio.ClosedResourceError, EOFError) as error:
         logger.info("%s: left during the handshake: %s", peer, error)
@@ -92,7 +92,9 @@ class _Exchange:
         options: Options,
         attendant: Attendant,
         draining: trio.Event,
+        scope: trio.CancelScope,
     ) -> None:
+        self._scope = scope
         self._transport = transport
         self._exchange = exchange
         self._options = options
@@ -116,6 +118,9 @@ class _Exchange:
         except BadRequest as bad:
             await self._answer(bad.request, bad.response, self._exchange.respond(bad.response))
             return None
+        # The request is here in time. Now the user's functions, and then the answer, have theirs.
+        timeouts = self._options.timeouts
+        self._scope.deadline = trio.current_time() + timeouts.handshake + timeouts.auth
         try:
             decision = await self._decide(request)
             data = self._encode(decision)
@@ -218,16 +223,28 @@ async def run_handler(upgraded: Upgraded, options: Options) -> None:
             check = options.authenticate
             if not isinstance(check, FirstMessage) or await check.admit(ws, options.timeouts):
                 await options.handler(ws)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - _report logs it
             if _is_own_end(error, life):
                 return
-            logger.exception("%s: the handler failed", ws.id)
-            for observer in options.observers:
-                try:
-                    observer.handler_failed(ws, error)
-                except Exception:
-                    logger.exception("%s: observer %r failed", ws.id, observer)
-            await life.aclose(Close(CloseCode.INTERNAL_ERROR, "internal error"))
+            _report(upgraded, options, error)
+            await life.end(Close(CloseCode.INTERNAL_ERROR, "internal error"))
+        except BaseExceptionGroup as group:
+            # Cancelled, and what went wrong on the way out: only the first goes on.
+            errors, others = group.split(Exception)
+            if errors is not None and not _is_own_end(errors, life):
+                _report(upgraded, options, errors)
+            if others is not None:
+                raise others from None
+
+
+def _report(upgraded: Upgraded, options: Options, error: Exception) -> None:
+    """Log what a handler raised, and tell the observers."""
+    logger.error("%s: the handler failed", upgraded.ws.id, exc_info=error)
+    for observer in options.observers:
+        try:
+            observer.handler_failed(upgraded.ws, error)
+        except Exception:
+            logger.exception("%s: observer %r failed", upgraded.ws.id, observer)
 
 
 def _is_own_end(error: Exception, life: Lifecycle) -> bool:

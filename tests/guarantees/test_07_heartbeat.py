@@ -70,7 +70,7 @@ async def test_any_byte_counts_as_heard(clock: MockClock, link: Link) -> None:
     async with link.server(_stay) as server, link.by_hand(server) as peer:
         ws = await first_connection(server)
         for byte in frame(TEXT, b"drop by drop"):
-            await trio.sleep(15)
+            await trio.sleep(25)  # after the ping, before its deadline, and never a pong
             await peer.stream.send_all(bytes([byte]))
         assert ws.closed is None
         start = trio.current_time()

@@ -70,6 +70,12 @@ def heard(*pieces: bytes, limits: Limits = Limits(), side: Side = Side.SERVER) -
     return events
 
 
+def outcome(*pieces: bytes, limits: Limits) -> list[object]:
+    """Return the events, less the words of a failure: they say where in a piece it was."""
+    events = heard(*pieces, limits=limits)
+    return [one.close.code if isinstance(one, Failed) else one for one in events]
+
+
 def failure(*pieces: bytes, limits: Limits = Limits(), side: Side = Side.SERVER) -> Close:  # noqa: B008
     """Return the close of the failure that these pieces end with, and check all about it."""
     machine = opened(side, limits)
@@ -212,6 +218,10 @@ BROKEN = {
     "a close whose reason is not UTF-8": (frame(CLOSE, b"\x03\xe8\xff"), 1007),
     "a length in more bytes than it needs": (b"\x82\xfe\x00\x7d" + MASK, 1002),
     "a length in many more bytes": (b"\x82\xff" + struct.pack("!Q", 65535) + MASK, 1002),
+    "a whole frame whose length is in more bytes than it needs": (
+        b"\x82\xfe\x00\x7d" + bytes(4 + 125),
+        1002,
+    ),
     "a length with its highest bit set": (b"\x82\xff" + struct.pack("!Q", 2**63) + MASK, 1002),
     "a continuation of nothing": (frame(CONTINUATION, "x"), 1002),
     "an empty continuation of nothing": (frame(CONTINUATION, b"", fin=False), 1002),
@@ -237,6 +247,21 @@ def test_a_broken_peer_is_a_failure_and_not_a_close(data, code):
 @pytest.mark.parametrize(("data", "code"), BROKEN.values(), ids=BROKEN)
 def test_a_broken_peer_is_found_out_however_its_bytes_are_cut(data, code):
     assert failure(*(data[at : at + 1] for at in range(len(data)))).code == code
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (frame(TEXT, "x", fin=False), frame(TEXT, "y")),
+        (frame(TEXT, "x", fin=False), frame(PING), frame(BINARY, b"y")),
+        (frame(TEXT, b"", fin=False), frame(CONTINUATION, b"", fin=False), frame(TEXT, "y")),
+        (frame(TEXT, "x", fin=False), frame(CONTINUATION, "y"), frame(CONTINUATION, "z")),
+        (frame(TEXT, "whole"), frame(CONTINUATION, "x")),
+    ],
+)
+def test_a_message_within_a_message_is_refused_although_each_frame_comes_by_itself(parts):
+    assert failure(*parts).code == 1002
+    assert failure(b"".join(parts)).code == 1002
 
 
 def test_a_masked_frame_is_refused_by_a_client():
@@ -457,6 +482,9 @@ def test_a_reason_that_cannot_be_encoded_is_a_value_error():
 
 
 @given(st.text(max_size=200))
+@example("€" * 100)
+@example("x" + "é" * 100)
+@example("😀" * 31)
 def test_a_foreign_reason_is_cut_to_what_fits_between_characters(reason):
     fitted = fit_reason(reason)
     assert reason.startswith(fitted)
@@ -639,13 +667,13 @@ def test_any_bytes_give_events_or_one_failure_and_never_an_exception(data, cuts,
 @given(STREAMS, CUTS)
 def test_where_the_bytes_are_cut_makes_no_difference(data, cuts):
     limits = Limits(max_message=100, max_fragments=4)
+    assert outcome(*pieces(data, cuts), limits=limits) == outcome(data, limits=limits)
 
-    def told(*parts: bytes) -> list[object]:
-        # The words of a failure may differ: they say where in a piece it was.
-        events = heard(*parts, limits=limits)
-        return [one.close.code if isinstance(one, Failed) else one for one in events]
 
-    assert told(*pieces(data, cuts)) == told(data)
+@given(st.lists(st.one_of(HONEST, FRAMES), max_size=8))
+def test_whether_frames_come_together_or_alone_makes_no_difference(frames):
+    limits = Limits(max_message=100, max_fragments=4)
+    assert outcome(*frames, limits=limits) == outcome(b"".join(frames), limits=limits)
 
 
 WIDE = st.text(st.sampled_from("aé€😀"), max_size=60)
