@@ -33,6 +33,7 @@ LAYERS: dict[str, list[str]] = {
         "nursery",
         "transport",
         "outbox",
+        "attendant",
         "reading",  # pongs go to the outbox
         "heartbeat",
         "lifecycle",

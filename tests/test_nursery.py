@@ -113,13 +113,12 @@ async def test_the_end_waits_for_clean_up_even_when_cancelled(autojump_clock):
 
 async def test_the_exception_of_the_block_comes_out_even_when_cancelled():
     error = Boom()
-    with trio.CancelScope() as scope:
-        with pytest.raises(Boom) as caught:  # noqa: PT012 - it comes out of the nursery
-            async with OwnNursery() as nursery:
-                nursery.start_soon(trio.sleep_forever)
-                await trio.testing.wait_all_tasks_blocked()
-                scope.cancel()
-                raise error
+    with trio.CancelScope() as scope, pytest.raises(Boom) as caught:  # noqa: PT012 - as above
+        async with OwnNursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            await trio.testing.wait_all_tasks_blocked()
+            scope.cancel()
+            raise error
     assert caught.value is error
 
 

@@ -15,13 +15,14 @@ from types import TracebackType
 import trio
 
 from .abc import Connection, Observer
+from .attendant import Attendant
 from .config import Heartbeat, Limits, Timeouts
 from .errors import ConnectionBroken, ConnectionClosedByUs, ConnectionEnded, EndOfChannel
 from .heartbeat import beat
 from .nursery import OwnNursery
 from .outbox import Outbox
 from .protocol.machine import Failed, Machine, PeerClosed, Ping
-from .reading import Attendant, Reading
+from .reading import Reading
 from .transport import NonblockingTransport, Transport
 from .types import Close, CloseCode, Side
 

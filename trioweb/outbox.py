@@ -214,8 +214,9 @@ class Outbox:
                 await self._changed.park()
 
     async def wait_control_room(self) -> None:
-        """Wait until a control frame may be queued, or all is over."""
+        """Write, let others run, and wait until a control frame may be queued, or all is over."""
         self.flush()
+        await trio.lowlevel.checkpoint()
         while self.control_full and not self._owner.ended():
             await self._changed.park()
 

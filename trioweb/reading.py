@@ -16,16 +16,14 @@ from typing import Protocol
 
 import trio
 
+from .attendant import Attendant
 from .config import Limits, Timeouts
 from .outbox import Outbox
 from .protocol.machine import Failed, Machine, PeerClosed, Ping, Pong
 from .transport import NonblockingTransport, Transport
 from .types import Message
 
-__all__ = ["Attendant", "Reading", "ReadingOwner"]
-
-#: Seconds between two looks of the attendant: a busy handler's pings are answered within two.
-LOOK = 0.05
+__all__ = ["Reading", "ReadingOwner"]
 
 
 class ReadingOwner(Protocol):
@@ -170,9 +168,10 @@ class Reading:
             while not self.inbox and not self._owner.ended():
                 if self._undecoded:
                     self.pull()
-                    if self.inbox:
-                        return
-                if self.pending is not None:
+                    if not self.inbox and self.pending is None:
+                        # Control frames, or a part of a message: they must not keep the thread.
+                        await self._outbox.wait_control_room()
+                elif self.pending is not None:
                     self._owner.peer_ended(self.pending)
                 elif self._nonblocking is None:
                     await self._changed.park()
@@ -205,9 +204,13 @@ class Reading:
             self._owner.peer_ended(self.pending)
 
     def pull(self) -> None:
-        """Decode until more bytes are needed, the inbox is at its mark, or the peer ended."""
+        """Decode until more bytes are needed, the inbox is at its mark, or the peer ended.
+
+        Stops after `Limits.outbox_control` control frames, too: the caller lets others run.
+        """
         inbox, next_event, ended = self.inbox, self._machine.next_event, self._owner.ended()
-        while self._undecoded:
+        controls = self._limits.outbox_control
+        while self._undecoded and controls:
             event = next_event()
             if event is None:
                 self._undecoded = False
@@ -223,12 +226,10 @@ class Reading:
                     break
             elif isinstance(event, Ping):
                 self._outbox.control(event.response())
-                if self._outbox.control_full and not ended:
-                    self._outbox.flush()
-                    if self._outbox.control_full:
-                        break
+                controls -= 1
             elif isinstance(event, Pong):
                 self._owner.pong(event.payload)
+                controls -= 1
             else:
                 self.pending = event
                 self._undecoded = False
@@ -307,22 +308,22 @@ class Reading:
                 await self._work.park()
             elif not ended and self.paused:
                 await self.wait_unpaused()
+            elif self._undecoded:
+                await trio.lowlevel.checkpoint()
                 self.pull()
+                self._outbox.flush()
             else:
                 with trio.CancelScope() as self._scope:
                     await self._read()
                 self._scope = None
 
     async def _read(self) -> None:
-        await trio.lowlevel.checkpoint()
         try:
             data = await self._transport.read(self._limits.read)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self._lost(error)
             return
         self._feed(data)
-        self.pull()
-        self._outbox.flush()
 
     async def _close_in_time(self) -> None:
         """Let a pending end take effect if the handler asks for no message for so long."""
@@ -369,29 +370,3 @@ class Reading:
         self.eof = True
         self._changed.unpark_all()
         self._owner.lost(error)
-
-
-class Attendant:
-    """Looks after the connections whose `receive` was left: one for a server, or a client.
-
-    It looks every 50 ms while there is one to look at, and is parked otherwise.
-    """
-
-    def __init__(self) -> None:
-        self._listed: list[Reading] = []
-        self._lot = trio.lowlevel.ParkingLot()
-
-    def look_after(self, reading: Reading) -> None:
-        """Put a connection on the list."""
-        self._listed.append(reading)
-        if self._lot:
-            self._lot.unpark_all()
-
-    async def run(self) -> None:
-        """Look until cancelled."""
-        while True:
-            if not self._listed:
-                await self._lot.park()
-            await trio.sleep(LOOK)
-            listed, self._listed = self._listed, []
-            self._listed += [reading for reading in listed if reading.look()]

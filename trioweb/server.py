@@ -13,6 +13,7 @@ from typing import Any, TypedDict, Unpack
 import trio
 
 from .abc import Observer
+from .attendant import Attendant
 from .auth import Authenticate
 from .config import Heartbeat, Limits, Timeouts
 from .connection import WebSocket
@@ -20,7 +21,6 @@ from .listening import is_loopback, open_listeners, url_of
 from .nursery import OwnNursery
 from .pages import OnRequest
 from .protocol.machine import check_close
-from .reading import Attendant
 from .routing import Handler
 from .serving import Options, Upgraded, handshake, run_handler
 from .types import CloseCode
@@ -81,6 +81,7 @@ class Server:
         self._attendant = Attendant()
         self._handshakes: set[trio.CancelScope] = set()
         self._running: dict[WebSocket, tuple[Upgraded, trio.CancelScope]] = {}
+        self._connections: dict[WebSocket, None] = {}
         self._changed = trio.lowlevel.ParkingLot()
         self._accepting = trio.CancelScope()
         self._deadline: float | None = None
@@ -96,8 +97,11 @@ class Server:
 
     @property
     def connections(self) -> AbstractSet[WebSocket]:
-        """The connections whose handlers run: a live view, for `broadcast` among others."""
-        return self._running.keys()
+        """The connections whose handlers run: a live view, for `broadcast` among others.
+
+        A peer that has yet to pass `FirstMessage` is not among them.
+        """
+        return self._connections.keys()
 
     async def drain(
         self,
@@ -112,7 +116,8 @@ class Server:
         Sets `draining`, gives handlers ``grace`` seconds for last words, closes with ``code``
         and ``reason``, waits for the handlers, and cancels those that are left when nine tenths
         of the time are over. A handler that even then goes on is named in the log. A second
-        call waits for the first. Raises `ValueError` for a code that may not be sent.
+        call waits for the first. A handler that calls it waits for itself, and is cancelled.
+        Raises `ValueError` for a code that may not be sent.
         """
         close = check_close(code, reason)
         if self.draining.is_set():
@@ -181,9 +186,10 @@ class Server:
         with trio.CancelScope() as scope:
             self._running[ws] = (upgraded, scope)
             try:
-                await run_handler(upgraded, self._options)
+                await run_handler(upgraded, self._options, self._admit)
             finally:
                 del self._running[ws]
+                self._connections.pop(ws, None)
                 self._changed.unpark_all()
                 if self._deadline is not None and trio.current_time() > self._deadline:
                     logger.warning(
@@ -191,6 +197,9 @@ class Server:
                         ws.id,
                         self._name(ws),
                     )
+
+    def _admit(self, ws: WebSocket) -> None:
+        self._connections[ws] = None
 
     def _name(self, ws: WebSocket) -> str:
         handler: Any = self._options.handler

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ssl import SSLContext
@@ -11,6 +12,7 @@ from typing import Any, cast
 import trio
 
 from .abc import Observer
+from .attendant import Attendant
 from .auth import Authenticate, FirstMessage, check_handshake
 from .config import Heartbeat, Limits, Timeouts
 from .connection import WebSocket
@@ -18,7 +20,6 @@ from .errors import ConnectionEnded
 from .lifecycle import Lifecycle
 from .pages import OnRequest
 from .protocol.handshake import BadRequest, ServerHandshake
-from .reading import Attendant
 from .routing import Handler, Router
 from .transport import StreamTransport, Transport, adapt, as_tls
 from .types import Close, CloseCode, Headers, Request, Response, Side
@@ -132,7 +133,7 @@ class _Exchange:
         if isinstance(decision, Response):
             await self._answer(request, decision, data)
             return None
-        await _write_all(self._transport, data)
+        await self._write(data)
         return self._open(request, decision)
 
     async def _decide(self, request: Request) -> _Acceptance | Response:
@@ -204,7 +205,7 @@ class _Exchange:
                 observer.answered(request, response)
             except Exception:
                 logger.exception("observer %r failed in answered", observer)
-        await _write_all(self._transport, data)
+        await self._write(data)
         # Closing on unread bytes would reset the link and overtake the answer: read to the end.
         if await self._transport.send_eof():
             with trio.move_on_after(self._options.timeouts.close):
@@ -214,14 +215,27 @@ class _Exchange:
             with trio.move_on_after(self._options.timeouts.close):
                 await self._transport.aclose()
 
+    async def _write(self, data: bytes) -> None:
+        """Write the answer, however slow the peer is, as long as there is progress."""
+        self._scope.deadline = math.inf
+        rest = memoryview(data)
+        while rest:
+            with trio.move_on_after(self._options.timeouts.write) as scope:
+                rest = rest[await self._transport.write(rest) :]
+            if scope.cancelled_caught:
+                raise trio.BrokenResourceError("write timeout")
 
-async def run_handler(upgraded: Upgraded, options: Options) -> None:
-    """Run the handler on its connection, and close that when it ends."""
+
+async def run_handler(
+    upgraded: Upgraded, options: Options, admitted: Callable[[WebSocket], None]
+) -> None:
+    """Admit the peer, run the handler on its connection, and close that when it ends."""
     ws, life = upgraded.ws, upgraded.life
     async with life:
         try:
             check = options.authenticate
             if not isinstance(check, FirstMessage) or await check.admit(ws, options.timeouts):
+                admitted(ws)
                 await options.handler(ws)
         except Exception as error:  # noqa: BLE001 - _report logs it
             if _is_own_end(error, life):
@@ -253,12 +267,6 @@ def _is_own_end(error: Exception, life: Lifecycle) -> bool:
         parts = cast("ExceptionGroup[Exception]", error).exceptions
         return all(_is_own_end(part, life) for part in parts)
     return isinstance(error, ConnectionEnded) and error.close is life.closed
-
-
-async def _write_all(transport: Transport, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[await transport.write(rest) :]
 
 
 def _peer(stream: trio.abc.Stream) -> str:

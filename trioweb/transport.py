@@ -85,6 +85,7 @@ class NonblockingTransport(Transport):
 
     async def read(self, max_bytes: int) -> bytes:
         """Wait for bytes; cancelling it loses none."""
+        await trio.lowlevel.checkpoint()
         while True:
             data = self.read_nowait(max_bytes)
             if data is not None:
@@ -93,6 +94,7 @@ class NonblockingTransport(Transport):
 
     async def write(self, data: bytes | memoryview) -> int:
         """Wait until some of the bytes are taken."""
+        await trio.lowlevel.checkpoint()
         while True:
             taken = self.write_nowait(data)
             if taken:

@@ -120,7 +120,7 @@ class Framer:
     After `next` has raised, or has returned a CLOSE, it returns None for ever.
     """
 
-    __slots__ = ("_assembler", "_at", "_data", "_hooks", "_mask", "_max_size", "_proto")
+    __slots__ = ("_assembler", "_at", "_data", "_hooks", "_mask", "_max_size", "_over", "_proto")
 
     def __init__(self, side: Side, assembler: Assembler) -> None:
         client = side is Side.CLIENT
@@ -133,9 +133,12 @@ class Framer:
         #: A read that starts at a frame, and how much of it is decoded; None: wsproto has it.
         self._data: bytes | None = None
         self._at = 0
+        self._over = False
 
     def feed(self, data: bytes) -> None:
         """Take bytes from the peer."""
+        if self._over:
+            return
         if self._data is not None:
             self._hand_over(self._data)
         if self._hooks.undecoded or self._assembler.in_message:
@@ -212,6 +215,7 @@ class Framer:
                     if message is not None:
                         return message
                 elif isinstance(payload, tuple):
+                    self._over = True
                     code, reason = payload
                     if self._hooks.bad_gateway:
                         code = CloseCode.BAD_GATEWAY
@@ -220,6 +224,7 @@ class Framer:
                     assert isinstance(payload, bytes)
                     return ControlFrame(Opcode(int(frame.opcode)), payload)
         except ParseFailed as error:
+            self._over = True
             if self._hooks.error is not None:
                 raise self._hooks.error from None
             code = CloseCode(int(error.code))
