@@ -238,6 +238,16 @@ async def test_tls_around_a_socket_of_ones_own(server_tls, client_tls):
             assert plain[0].socket.fileno() == -1
 
 
+async def test_given_listeners_may_be_given_the_name_localhost_for_their_url():
+    with guard():
+        options: trioweb.ServerOptions = {"listeners": await tcp_listeners(), "host": "localhost"}
+        async with trioweb.open_server(echo, 0, **options) as server:
+            assert server.url.startswith("ws://localhost:")
+            async with trioweb.connect(server.url) as ws:
+                await ws.send("hi")
+                assert await ws.receive() == "hi"
+
+
 @pytest.mark.parametrize("wrapped", [False, True])
 async def test_the_url_of_a_tls_server_leads_to_it(server_tls, client_tls, wrapped):
     plain = await tcp_listeners()

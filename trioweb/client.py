@@ -81,6 +81,8 @@ async def connect(
     """
     address = _Address.parse(url)
     lines = Headers(headers).pairs()
+    if ssl_context is not None and ssl_context.protocol is ssl.PROTOCOL_TLS_SERVER:
+        raise ValueError("ssl_context is a server's: create_default_context() makes a client's")
     exchange = ClientHandshake(
         address.authority,
         address.target,
@@ -128,8 +130,9 @@ async def _open(
         if not address.tls:
             return tcp
         context = ssl_context or ssl.create_default_context()
-        tls = trio.SSLStream(tcp, context, server_hostname=address.host, https_compatible=True)
+        tls: trio.abc.Stream = tcp
         try:
+            tls = trio.SSLStream(tcp, context, server_hostname=address.host, https_compatible=True)
             await tls.do_handshake()
         except trio.BrokenResourceError as error:
             await trio.aclose_forcefully(tls)

@@ -46,8 +46,6 @@ class Limits:
     max_header_lines: int = 100
     #: Bytes of a rejecting response's body that a client keeps.
     max_response_body: int = 2**12
-    #: Pings of our own that wait for their pongs; `ping` waits its turn above it.
-    max_pings: int = 64
 
     def __post_init__(self) -> None:
         _positive(self, *self.__slots__)

@@ -41,7 +41,9 @@ class OwnNursery:
         try:
             await self._manager.__aexit__(None, None, None)
         except BaseExceptionGroup as group:
-            raise _only_one(group) from None
+            # The block's own error, if it has one beside the cancellation, stays to be seen.
+            own = None if isinstance(error, trio.Cancelled) else error
+            raise _only_one(group) from own
 
 
 def _only_one(group: BaseExceptionGroup[BaseException]) -> BaseException:

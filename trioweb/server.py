@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import signal
+import ssl
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
-from ssl import SSLContext
 from typing import Any, TypedDict, Unpack
 
 import trio
@@ -23,7 +23,7 @@ from .pages import OnRequest
 from .protocol.machine import check_close
 from .routing import Handler
 from .serving import Options, Upgraded, handshake, run_handler
-from .types import CloseCode
+from .types import Close, CloseCode
 
 __all__ = ["Server", "ServerOptions", "open_server", "serve"]
 
@@ -39,13 +39,17 @@ class ServerOptions(TypedDict, total=False):
     #: The name or address to listen on; None is every address. Default ``"localhost"``: loopback.
     host: str | None
     #: Serve TLS (``wss``) with this context. Default None: plain TCP.
-    ssl_context: SSLContext | None
+    ssl_context: ssl.SSLContext | None
     #: Serve on these, and close them at the end; ``port`` then means nothing, and ``host`` only
     #: whether `Server.url` says ``localhost``.
     listeners: Sequence[trio.abc.Listener[trio.abc.Stream]] | None
     #: Names this server speaks, its favourite first, or a function from the names offered to one
     #: of them or None. Default: none.
     subprotocols: Sequence[str] | Callable[[Sequence[str]], str | None]
+    #: The origins whose pages may connect beside the server's own host, such as
+    #: ``https://example.org``; others get 403. None: every page. Default: none but its own.
+    #: Clients that are no browsers send no Origin and pass.
+    origins: Sequence[str] | None
     #: Who may connect (see `trioweb.auth`). Must be written out off loopback, be it as None.
     authenticate: Authenticate
     #: Asked before every upgrade and for every plain request; a response that it returns is sent
@@ -85,6 +89,7 @@ class Server:
         self._changed = trio.lowlevel.ParkingLot()
         self._accepting = trio.CancelScope()
         self._deadline: float | None = None
+        self._close: Close | None = None
         self._drained = trio.Event()
 
     @property
@@ -134,6 +139,7 @@ class Server:
             with trio.CancelScope(deadline=start + timeout * (1 - _CLEAN_UP)):
                 with trio.move_on_after(grace):
                     await self._wait_ended()
+                self._close = close
                 for upgraded, _ in self._running.values():
                     upgraded.life.drain(close)
                 await self._wait_ended()
@@ -200,6 +206,8 @@ class Server:
 
     def _admit(self, ws: WebSocket) -> None:
         self._connections[ws] = None
+        if self._close is not None:  # its upgrade was on its way when the drain began
+            self._running[ws][0].life.drain(self._close)
 
     def _name(self, ws: WebSocket) -> str:
         handler: Any = self._options.handler
@@ -272,6 +280,9 @@ async def _listening(
     unknown = options.keys() - ServerOptions.__annotations__.keys()
     if unknown:
         raise TypeError(f"unknown options: {', '.join(sorted(unknown))}")
+    context = options.get("ssl_context")
+    if context is not None and context.protocol is ssl.PROTOCOL_TLS_CLIENT:
+        raise ValueError("ssl_context is a client's: use create_default_context(CLIENT_AUTH)")
     host = options.get("host", "localhost")
     listeners = options.get("listeners")
     if listeners is None:
@@ -288,8 +299,9 @@ async def _listening(
         server = Server(
             Options(
                 handler=handler,
-                ssl_context=options.get("ssl_context"),
+                ssl_context=context,
                 subprotocols=options.get("subprotocols", ()),
+                origins=options.get("origins", ()),
                 authenticate=options.get("authenticate"),
                 on_request=options.get("on_request"),
                 limits=options.get("limits", Limits()),

@@ -17,6 +17,7 @@ from .auth import Authenticate, FirstMessage, check_handshake
 from .config import Heartbeat, Limits, Timeouts
 from .connection import WebSocket
 from .errors import ConnectionEnded
+from .guard import is_allowed_origin
 from .lifecycle import Lifecycle
 from .pages import OnRequest
 from .protocol.handshake import BadRequest, ServerHandshake
@@ -36,6 +37,7 @@ class Options:
     handler: Handler
     ssl_context: SSLContext | None
     subprotocols: Sequence[str] | Callable[[Sequence[str]], str | None]
+    origins: Sequence[str] | None
     authenticate: Authenticate
     on_request: OnRequest | None
     limits: Limits
@@ -170,6 +172,8 @@ class _Exchange:
                 return None, Response.make(404, "not found\n")
             headers = Headers({"Upgrade": "websocket", "Content-Type": "text/plain"})
             return None, Response(426, headers, b"this is a WebSocket\n")
+        if not is_allowed_origin(request, options.origins):
+            return None, Response.make(403, "this origin is not allowed\n")
         if options.authenticate is None or isinstance(options.authenticate, FirstMessage):
             return None, None
         return await check_handshake(options.authenticate, request, options.timeouts)

@@ -12,6 +12,7 @@ Every transport raises `trio.BrokenResourceError` when the link is broken, and
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 from abc import abstractmethod
 from collections.abc import Generator
@@ -224,7 +225,7 @@ def as_tls(stream: trio.abc.Stream) -> trio.SSLStream[trio.abc.Stream] | None:
 
 
 def _translate(error: OSError) -> trio.BrokenResourceError | trio.ClosedResourceError:
-    if error.errno == 9:  # EBADF: we closed it
+    if error.errno == errno.EBADF:  # we closed it
         return trio.ClosedResourceError("transport is closed")
     return trio.BrokenResourceError(f"{error.strerror or error}")
 

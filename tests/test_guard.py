@@ -1,0 +1,62 @@
+"""Origins (RFC 6455, 10.2): a page of another host gets 403, before the upgrade."""
+
+from __future__ import annotations
+
+import pytest
+
+import trioweb
+from trioweb.guard import is_allowed_origin
+
+
+def _request(origin: str | None, host: str = "example.org") -> trioweb.Request:
+    headers = [("Host", host)] + ([("Origin", origin)] if origin is not None else [])
+    return trioweb.Request("/", trioweb.Headers(headers))
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "allowed"),
+    [
+        (None, "example.org", True),
+        ("https://example.org", "example.org", True),
+        ("HTTP://Example.ORG", "example.org", True),
+        ("https://example.org", "example.org:443", True),
+        ("http://localhost:8000", "localhost:8000", True),
+        ("http://[::1]:8000", "[::1]:8000", True),
+        ("http://localhost:8000", "localhost:8001", False),
+        ("http://localhost", "localhost:8000", False),
+        ("https://evil.org", "example.org", False),
+        ("https://example.org.evil.org", "example.org", False),
+        ("null", "example.org", False),
+        ("", "example.org", False),
+        ("file://", "example.org", False),
+        ("https://example.org, https://evil.org", "example.org", False),
+        ("https://example.org:99999", "example.org", False),
+        ("https://[broken", "example.org", False),
+    ],
+)
+def test_a_page_of_the_same_host_passes(origin: str | None, host: str, allowed: bool) -> None:
+    assert is_allowed_origin(_request(origin, host), ()) is allowed
+
+
+def test_others_must_be_listed() -> None:
+    assert is_allowed_origin(_request("https://app.example.com"), ["https://App.example.com/"])
+    assert not is_allowed_origin(_request("https://app.example.com"), ["https://example.com"])
+    assert is_allowed_origin(_request("https://anybody"), None)
+
+
+async def _echo(ws: trioweb.WebSocket) -> None:
+    async for message in ws:
+        await ws.send(message)
+
+
+@pytest.mark.parametrize("origins", [(), ["https://friend.org"]])
+async def test_a_server_refuses_a_strange_page(origins: list[str]) -> None:
+    async with trioweb.open_server(_echo, 0, host="127.0.0.1", origins=origins) as server:
+        with pytest.raises(trioweb.HandshakeRejected) as caught:
+            async with trioweb.connect(server.url, headers={"Origin": "https://evil.org"}):
+                pass
+        assert caught.value.status == 403
+        for origin in origins:
+            async with trioweb.connect(server.url, headers={"Origin": origin}) as ws:
+                await ws.send("x")
+                assert await ws.receive() == "x"

@@ -1,0 +1,34 @@
+"""Whom a server lets in: the origins of browsers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from .types import Request
+
+__all__ = ["is_allowed_origin"]
+
+_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+
+
+def is_allowed_origin(request: Request, origins: Sequence[str] | None) -> bool:
+    """Tell whether a request may become a WebSocket, going by its Origin (RFC 6455, 10.2).
+
+    Browsers let any page connect anywhere, with the user's cookies, and name the page's origin;
+    other clients send none and pass. A page of the server's own host passes, one whose origin is
+    among ``origins`` (``https://example.org``) too; None lets every page in.
+    """
+    if origins is None or "Origin" not in request.headers:
+        return True
+    origin = request.headers["Origin"].lower()
+    if origin in (allowed.lower().rstrip("/") for allowed in origins):
+        return True
+    try:
+        page = urlsplit(origin)
+        usual = _PORTS.get(page.scheme)
+        host = urlsplit(f"//{request.headers.get('Host', '').lower()}")
+        same = page.hostname == host.hostname and (page.port or usual) == (host.port or usual)
+        return usual is not None and page.hostname is not None and same
+    except ValueError:  # not a URL, or not a port
+        return False
