@@ -198,7 +198,7 @@ def tasks() -> set[str]:
     found: set[str] = set()
     root = trio.lowlevel.current_root_task()
     assert root is not None
-    stack = [nursery for nursery in root.child_nurseries]
+    stack = list(root.child_nurseries)
     while stack:
         for task in stack.pop().child_tasks:
             found.add(task.name)

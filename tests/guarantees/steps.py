@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Self
 
 import trio
 
@@ -63,7 +64,7 @@ class CountSteps(trio.abc.Instrument):
         if self._task is None or task is self._task:
             self.steps += 1
 
-    def __enter__(self) -> CountSteps:
+    def __enter__(self) -> Self:
         trio.lowlevel.add_instrument(self)
         return self
 

@@ -49,7 +49,9 @@ async def test_an_end_of_the_connection_comes_out_bare(clock: MockClock, link: L
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
-async def test_a_handlers_interrupt_goes_on_bare(clock: MockClock, link: Link, kind: type[BaseException]) -> None:
+async def test_a_handlers_interrupt_goes_on_bare(
+    clock: MockClock, link: Link, kind: type[BaseException]
+) -> None:
     async def handler(ws: trioweb.WebSocket) -> None:
         await ws.receive()
         raise kind

@@ -67,17 +67,16 @@ async def test_outbox(clock: MockClock, link: Link, bound: str) -> None:
         while True:
             await ws.send(b"x" * 1000)
 
-    async with link.server(talk, limits=limits, heartbeat=None) as server:
-        async with link.by_hand(server):
-            await trio.sleep(5)
-            (ws,) = server.connections
-            got = ws.statistics()
-            if bound == "outbox_bytes":
-                assert 9_000 < got.outbox_bytes <= 10_000 + 1_004
-            else:
-                assert 19 <= got.outbox_frames <= 20
-            with pytest.raises(trio.WouldBlock):
-                ws.send_nowait("x")
+    async with link.server(talk, limits=limits, heartbeat=None) as server, link.by_hand(server):
+        await trio.sleep(5)
+        (ws,) = server.connections
+        got = ws.statistics()
+        if bound == "outbox_bytes":
+            assert 9_000 < got.outbox_bytes <= 10_000 + 1_004
+        else:
+            assert 19 <= got.outbox_frames <= 20
+        with pytest.raises(trio.WouldBlock):
+            ws.send_nowait("x")
 
 
 async def test_a_message_and_its_fragments(clock: MockClock, link: Link) -> None:
@@ -101,19 +100,18 @@ async def test_a_handshake(clock: MockClock, link: Link) -> None:
 
 
 async def test_pings_of_our_own_wait_for_room(clock: MockClock, link: Link) -> None:
-    async with link.server(_stay, heartbeat=None) as server:
-        async with link.by_hand(server):
-            ws = await first_connection(server)
-            life = lifecycle_of(ws)
-            with trio.move_on_after(1):
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(_fill, ws)
-                    await wait_all_tasks_blocked(0.01)
-                    for _ in range(200):
-                        nursery.start_soon(ws.ping)
-                    await wait_all_tasks_blocked(0.01)
-                    assert life.outbox.frames - len(life.outbox._data) <= 64
-            assert not life.pings
+    async with link.server(_stay, heartbeat=None) as server, link.by_hand(server):
+        ws = await first_connection(server)
+        life = lifecycle_of(ws)
+        with trio.move_on_after(1):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_fill, ws)
+                await wait_all_tasks_blocked(0.01)
+                for _ in range(200):
+                    nursery.start_soon(ws.ping)
+                await wait_all_tasks_blocked(0.01)
+                assert life.outbox.frames - len(life.outbox._data) <= 64
+        assert not life.pings
 
 
 async def _fill(ws: trioweb.WebSocket) -> None:

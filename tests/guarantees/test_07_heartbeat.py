@@ -36,9 +36,7 @@ async def test_a_silent_peer_is_given_up_after_40_seconds(clock: MockClock, link
         assert ws.closed == trioweb.Close(1011, "ping timeout")
 
 
-async def test_an_answer_keeps_it_alive_and_gives_the_latency(
-    clock: MockClock, link: Link
-) -> None:
+async def test_an_answer_keeps_it_alive_and_gives_the_latency(clock: MockClock, link: Link) -> None:
     async with link.server(_stay) as server, link.by_hand(server) as peer:
         ws = await first_connection(server)
         for _ in range(5):
@@ -116,9 +114,7 @@ async def test_write_timeout_is_time_without_progress(clock: MockClock, link: Li
             assert ws.closed.code == 1006
 
 
-async def test_pings_to_a_busy_handler_are_answered_in_100_ms(
-    clock: MockClock, link: Link
-) -> None:
+async def test_pings_to_a_busy_handler_are_answered_in_100_ms(clock: MockClock, link: Link) -> None:
     async with link.server(_stay) as server, link.client(server) as ws:
         await first_connection(server)
         for _ in range(5):

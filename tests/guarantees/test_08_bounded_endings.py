@@ -181,11 +181,10 @@ async def test_drain_names_a_handler_that_blocks_the_thread(
 
 
 async def test_a_block_ends_in_time_whatever_the_peer_does(clock: MockClock, link: Link) -> None:
-    async with link.server(_stay, heartbeat=None) as server:
-        async with link.by_hand(server):
-            await first_connection(server)
-            start = trio.current_time()
-            await server.drain()
+    async with link.server(_stay, heartbeat=None) as server, link.by_hand(server):
+        await first_connection(server)
+        start = trio.current_time()
+        await server.drain()
     assert trio.current_time() - start <= 10.01
 
 

@@ -18,7 +18,7 @@ async def test_loopback_unless_told() -> None:
         assert all(ipaddress.ip_address(address).is_loopback for address in addresses)
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", None])  # noqa: S104 - refused
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", None])
 async def test_off_loopback_authenticate_must_be_written_out(host: str | None) -> None:
     with pytest.raises(ValueError, match="authenticate"):
         async with trioweb.open_server(echo, 0, host=host):
@@ -26,7 +26,7 @@ async def test_off_loopback_authenticate_must_be_written_out(host: str | None) -
 
 
 async def test_and_none_may_be_written_out() -> None:
-    async with trioweb.open_server(echo, 0, host="0.0.0.0", authenticate=None) as server:  # noqa: S104 - for a moment
+    async with trioweb.open_server(echo, 0, host="0.0.0.0", authenticate=None) as server:
         async with trioweb.connect(server.url) as ws:
             await ws.send("x")
             assert await ws.receive() == "x"
