@@ -33,6 +33,10 @@ logger = logging.getLogger("trioweb.connection")
 #: Seconds in which a stream that is cut may take the close frame; it does if it is idle.
 _LAST_WORDS = 0.05
 
+#: Seconds without a byte after which a peer that failed has sent what it had; where it cannot
+#: be told that nothing more comes (TLS), it would else wait for our end as we for its.
+_QUIET = 1
+
 _CLEAN = frozenset({CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.NO_STATUS})
 
 
@@ -265,9 +269,12 @@ class Lifecycle:
                 await self.reading.wait_peer_closed()
                 failed = isinstance(self.reading.pending, Failed)
                 if failed and self.side is Side.SERVER:
-                    # Closing now could reset the link, and overtake our close frame.
-                    await self.transport.send_eof()
-                if failed or self.side is Side.CLIENT:  # the server closes first (RFC 6455, 7.1.1)
+                    # Closing on unread bytes would reset the link, and overtake our close frame.
+                    if await self.transport.send_eof():
+                        await self.reading.wait_eof()
+                    else:
+                        await self.reading.wait_quiet(_QUIET)
+                elif self.side is Side.CLIENT:  # the server closes first (RFC 6455, 7.1.1)
                     await self.reading.wait_eof()
                 await self.transport.aclose()
         finally:

@@ -298,6 +298,14 @@ class Reading:
         while not self.eof:
             await self._changed.park()
 
+    async def wait_quiet(self, seconds: float) -> None:
+        """Wait until nothing came for so long, or for the end of the transport."""
+        while not self.eof:
+            with trio.move_on_after(seconds) as scope:
+                await self.wait_heard()
+            if scope.cancelled_caught:
+                return
+
     async def run(self) -> None:
         """Read while the role is ours: the reader task."""
         while not self.eof:

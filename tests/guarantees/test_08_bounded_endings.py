@@ -196,3 +196,7 @@ async def test_a_failed_peer_gets_its_close_frame_however_much_it_sends(
         await peer.stream.send_all(bytes([0x83, 0x80, 0, 0, 0, 0]) + frame(TEXT, b"x" * 500_000))
         await trio.sleep(1)
         assert await peer.receive_close() == 1002
+        start = trio.current_time()
+        with pytest.raises(EOFError):
+            await peer.receive()
+        assert trio.current_time() - start <= 1.1, "nor does it wait for an end that never comes"
