@@ -21,9 +21,9 @@ async def beat(
     says nothing about the peer: the count starts again when reading does.
     """
     while True:
-        silent = trio.current_time() - reading.last_heard
-        if silent < options.interval:
-            await trio.sleep(options.interval - silent)
+        due = reading.last_heard + options.interval
+        if trio.current_time() < due:
+            await trio.sleep_until(due)  # a difference could round to no time at all
         elif reading.deaf:
             await reading.wait_unpaused()
             reading.last_heard = trio.current_time()
