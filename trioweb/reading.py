@@ -227,6 +227,8 @@ class Reading:
             elif isinstance(event, Ping):
                 self._outbox.control(event.response())
                 controls -= 1
+                if self._outbox.control_full and not ended:
+                    break
             elif isinstance(event, Pong):
                 self._owner.pong(event.payload)
                 controls -= 1
