@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock
 
 import trioweb
-from tests.guarantees.peers import Link, first_connection
+from tests.guarantees.peers import PING, PONG, TEXT, Link, first_connection, frame
 from tests.guarantees.steps import CountSteps
 
 
@@ -104,3 +104,28 @@ async def test_a_busy_connection_starves_nobody(clock: MockClock, link: Link) ->
                 await ws.receive()
             nursery.cancel_scope.cancel()
         assert turns >= 2000 // 64
+
+
+@pytest.mark.parametrize("flood", [frame(PONG), frame(PING), frame(0, fin=False)])
+async def test_a_flood_of_control_frames_or_fragments_keeps_nobody_waiting(
+    clock: MockClock, link: Link, flood: bytes
+) -> None:
+    go, steps = trio.Event(), 0
+
+    async def handler(ws: trioweb.WebSocket) -> None:
+        nonlocal steps
+        await go.wait()
+        with CountSteps() as counted:
+            await ws.receive()
+        steps = counted.steps
+
+    limits = trioweb.Limits(max_fragments=10_000, read=1024)
+    async with link.server(handler, limits=limits) as server:
+        async with link.by_hand(server) as peer:
+            await first_connection(server)
+            first = frame(TEXT, fin=False) if flood == frame(0, fin=False) else b""
+            last = frame(0 if first else TEXT)
+            await peer.stream.send_all(first + flood * 5000 + last)
+            go.set()
+            await trio.sleep(1)
+    assert steps >= 5000 * len(flood) // 1024

@@ -24,9 +24,9 @@ async def _flood(link: Link, data: bytes, limits: trioweb.Limits) -> trioweb.Sta
     async with link.server(_stay, limits=limits, heartbeat=None) as server:
         async with link.by_hand(server) as peer:
             with trio.move_on_after(5) as scope:
-                while True:
+                for _ in range(1000):
                     await peer.stream.send_all(data)
-            assert scope.cancelled_caught
+            assert scope.cancelled_caught, "nothing stops the peer"
             (ws,) = server.connections
             return ws.statistics()
 
@@ -64,8 +64,9 @@ async def test_outbox(clock: MockClock, link: Link, bound: str) -> None:
     limits = _limits(outbox_bytes=10_000) if bound == "outbox_bytes" else _limits(outbox_frames=20)
 
     async def talk(ws: trioweb.WebSocket) -> None:
-        while True:
+        for _ in range(50_000):
             await ws.send(b"x" * 1000)
+        raise AssertionError("nothing stops the sender")
 
     async with link.server(talk, limits=limits, heartbeat=None) as server, link.by_hand(server):
         await trio.sleep(5)
@@ -81,6 +82,11 @@ async def test_outbox(clock: MockClock, link: Link, bound: str) -> None:
 
 async def test_a_message_and_its_fragments(clock: MockClock, link: Link) -> None:
     limits = _limits(max_message=1000, max_fragments=10)
+    with trio.fail_after(30):
+        await _too_much(link, limits)
+
+
+async def _too_much(link: Link, limits: trioweb.Limits) -> None:
     async with link.server(_stay, limits=limits, heartbeat=None) as server:
         async with link.by_hand(server) as peer:
             await peer.stream.send_all(bytes([0x82, 0xFF]) + (2**62).to_bytes(8, "big"))
@@ -115,5 +121,5 @@ async def test_pings_of_our_own_wait_for_room(clock: MockClock, link: Link) -> N
 
 
 async def _fill(ws: trioweb.WebSocket) -> None:
-    while True:
+    for _ in range(1000):
         await ws.send(b"x" * 60_000)
