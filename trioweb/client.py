@@ -63,9 +63,9 @@ async def connect(
     ssl_context: ssl.SSLContext | None = None,
     subprotocols: Sequence[str] = (),
     headers: Mapping[str, str] | Sequence[tuple[str, str]] = (),
-    limits: Limits = Limits(),  # noqa: B008 - frozen
-    timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
-    heartbeat: Heartbeat | None = Heartbeat(),  # noqa: B008 - frozen
+    limits: Limits = Limits(),
+    timeouts: Timeouts = Timeouts(),
+    heartbeat: Heartbeat | None = Heartbeat(),
     observers: Sequence[Observer] = (),
 ) -> AsyncGenerator[WebSocket]:
     """Connect to a ``ws://`` or ``wss://`` URL for the length of a block, which gets the WebSocket.

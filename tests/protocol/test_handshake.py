@@ -56,7 +56,7 @@ def answering(change: Change | None = None, start: str = "HTTP/1.1 101 Switching
     return start.encode() + b"\r\n" + lines(ANSWER, change or {})
 
 
-def serving(data: bytes, limits: Limits = Limits()) -> tuple[ServerHandshake, Request]:  # noqa: B008
+def serving(data: bytes, limits: Limits = Limits()) -> tuple[ServerHandshake, Request]:
     server = ServerHandshake(limits, client_address=("192.0.2.1", 5))
     server.feed(data)
     request = server.next_request()
@@ -64,7 +64,7 @@ def serving(data: bytes, limits: Limits = Limits()) -> tuple[ServerHandshake, Re
     return server, request
 
 
-def refused(data: bytes, limits: Limits = Limits()) -> BadRequest:  # noqa: B008
+def refused(data: bytes, limits: Limits = Limits()) -> BadRequest:
     """Return how a request is refused, after sending the answer that says so."""
     server = ServerHandshake(limits)
     server.feed(data)

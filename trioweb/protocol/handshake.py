@@ -154,7 +154,7 @@ class ServerHandshake:
     TCP bounds them. Those that came with the request are in `trailing_data`.
     """
 
-    def __init__(self, limits: Limits = Limits(), *, client_address: object = None) -> None:  # noqa: B008
+    def __init__(self, limits: Limits = Limits(), *, client_address: object = None) -> None:
         self._exchange = ServerExchange(limits)
         self._client_address = client_address
         self._request: Request | None = None
@@ -278,7 +278,7 @@ class ClientHandshake:
         subprotocols: Sequence[str] = (),
         headers: Iterable[tuple[str, str]] = (),
         extensions: Sequence[str] = (),
-        limits: Limits = Limits(),  # noqa: B008
+        limits: Limits = Limits(),
         nonce: bytes | None = None,
     ) -> None:
         self._host = host
