@@ -26,7 +26,7 @@ from trioweb.protocol.framer import ControlFrame, Framer, Opcode
 from trioweb.types import Close, Side
 
 
-def framer(side: Side = Side.SERVER, limits: Limits = Limits()) -> Framer:  # noqa: B008
+def framer(side: Side = Side.SERVER, limits: Limits = Limits()) -> Framer:
     return Framer(side, Assembler(limits))
 
 

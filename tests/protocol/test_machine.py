@@ -47,7 +47,7 @@ MAY_BE_SENT = [*REGISTERED, 3000, 3999, 4000, 4999]
 MAY_NOT_BE_SENT = [0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535]
 
 
-def opened(side: Side = Side.SERVER, limits: Limits = Limits(), behind: bytes = b"") -> Machine:  # noqa: B008
+def opened(side: Side = Side.SERVER, limits: Limits = Limits(), behind: bytes = b"") -> Machine:
     machine = Machine(side, limits)
     machine.upgraded(behind)
     return machine
@@ -60,7 +60,7 @@ def drain(machine: Machine) -> list[Event]:
     return events
 
 
-def heard(*pieces: bytes, limits: Limits = Limits(), side: Side = Side.SERVER) -> list[Event]:  # noqa: B008
+def heard(*pieces: bytes, limits: Limits = Limits(), side: Side = Side.SERVER) -> list[Event]:
     """Return what a machine makes of these pieces."""
     machine = opened(side, limits)
     events = []
@@ -76,7 +76,7 @@ def outcome(*pieces: bytes, limits: Limits) -> list[object]:
     return [one.close.code if isinstance(one, Failed) else one for one in events]
 
 
-def failure(*pieces: bytes, limits: Limits = Limits(), side: Side = Side.SERVER) -> Close:  # noqa: B008
+def failure(*pieces: bytes, limits: Limits = Limits(), side: Side = Side.SERVER) -> Close:
     """Return the close of the failure that these pieces end with, and check all about it."""
     machine = opened(side, limits)
     events: list[Event] = []
