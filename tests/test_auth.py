@@ -217,6 +217,22 @@ async def test_who_is_refused_is_closed_with_the_code_and_never_handled(caplog, 
     assert record.message.partition(": ")[2] == reason
 
 
+async def test_a_reason_that_repeats_the_peer_writes_no_line_into_the_log(caplog):
+    caplog.set_level(logging.INFO, "trioweb")
+
+    async def parrot(ws: WebSocket, message: str | bytes) -> str:
+        raise trioweb.Refused(f"not {message!s}")
+
+    async with (
+        serving(whoami, authenticate=FirstMessage(parrot)) as server,
+        upgraded(server) as peer,
+    ):
+        await peer.send(frame(TEXT, "me\nERROR \x1b[31m"))
+        await peer.farewell()
+    (record,) = [one for one in caplog.records if one.name == "trioweb.auth"]
+    assert record.message.isprintable()
+
+
 @pytest.mark.parametrize(
     ("check", "timeouts", "seconds"),
     [

@@ -235,3 +235,9 @@ async def test_listeners_without_tcp_have_no_url(tmp_path):
     tcp = bound(socket.AF_INET, "127.0.0.1")
     assert url_of([unix, tcp], None, tls=False).startswith("ws://127.0.0.1:")
     await close([unix, tcp])
+
+
+@pytest.mark.parametrize("port", [-1, 65536])
+async def test_a_number_that_is_no_port_is_refused(port):
+    with pytest.raises(ValueError, match="port"):
+        await open_listeners(port, "localhost")

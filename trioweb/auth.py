@@ -61,7 +61,8 @@ class FirstMessage:
                 reason = fit_reason(refused.reason) or "authentication failed"
             else:
                 return ws.closed is None
-        logger.info("%s: %s", ws.id, reason)
+        # It may repeat the peer's words, which must not write lines of their own.
+        logger.info("%s: %s", ws.id, reason if reason.isprintable() else ascii(reason))
         lifecycle_of(ws).refuse(Close(self._code, reason))
         return False
 

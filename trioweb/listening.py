@@ -27,8 +27,11 @@ async def open_listeners(port: int, host: str | None) -> list[trio.SocketListene
     """Listen on every address of a host; None or ``""`` means every address of the machine.
 
     ``localhost`` is 127.0.0.1 and ::1, as far as the machine has them. Port 0 is one free port
-    for all addresses. Raises `OSError` when an address cannot be had.
+    for all addresses. Raises `OSError` when an address cannot be had,
+    `ValueError` for a number that is no port.
     """
+    if not 0 <= port <= 65535:  # else the number wraps in silence
+        raise ValueError(f"a port is a number from 0 to 65535, not {port}")
     names = _BOTH.get(host or None, [host])
     if port != 0 or len(names) == 1:
         return await _listen(names, port)

@@ -74,6 +74,12 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"expected a port from 0 to 65535, not {text!r}")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m examples.arena",
@@ -82,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--host", default="localhost", help="address to listen on; 0.0.0.0 for the whole network")
-    add("--port", type=int, default=8000, help="port to listen on; 0 for any that is free")
+    add("--port", type=_port, default=8000, help="port to listen on; 0 for any that is free")
     add("--bots", type=_count, default=8, help="computer players inside the server")
     add("--coins", type=_count, default=60, help="coins lying around at any time")
     add("--size", type=_size, default="2400x1500", metavar="WxH", help="size of the arena")

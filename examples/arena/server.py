@@ -20,7 +20,7 @@ from .pilots import Crew
 from .referee import Referee
 from .simulation import FixedStep
 from .sync import Feed, send_views
-from .world import NameRefusedError, Player, RejectedError, Rules, World
+from .world import NameRefusedError, Player, RejectedError, Rules, World, clean_name
 
 __all__ = ["Arena", "Options", "Seat", "open_arena_listeners", "serve_arena"]
 
@@ -56,6 +56,8 @@ class Options:
     rules: Rules = field(default_factory=Rules)
     seed: int | None = None
     join_deadline: float = JOIN_DEADLINE
+    #: Each player is in the state of every other: the traffic grows with the square.
+    max_players: int = 200
 
 
 @dataclass(slots=True, eq=False)
@@ -64,6 +66,7 @@ class Seat:
 
     player: Player
     key: str
+    referee: Referee
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     taken_over: bool = False
 
@@ -113,6 +116,7 @@ class Arena:
         try:
             join = wire.decode_join(message)
             if self._seat_of(join) is None:
+                self._check_room()
                 self.world.check_name(join.name)
         except (wire.MalformedError, NameRefusedError) as error:
             raise trioweb.Refused(str(error)) from None
@@ -124,18 +128,24 @@ class Arena:
         It is how a phone that changes networks comes back at once, when the server does not
         know yet that the old connection is dead.
         """
-        seat = self._seats.get(join.name)
+        seat = self._seats.get(clean_name(join.name))
         return seat if seat is not None and join.key and seat.key == join.key else None
+
+    def _check_room(self) -> None:
+        if len(self.world.players) >= self.options.max_players:
+            raise NameRefusedError("the arena is full, come back later")
 
     def _sit_down(self, join: wire.Join) -> Seat:
         old = self._seat_of(join)
         if old is None:
-            seat = Seat(self.world.join(join.name), join.key)
+            self._check_room()
+            referee = Referee(self.world.rules.tick_rate, trio.current_time())
+            seat = Seat(self.world.join(join.name), join.key, referee)
         else:
             self.world.restart_inputs(old.player)
             old.taken_over = True
             old.scope.cancel()
-            seat = Seat(old.player, join.key)
+            seat = Seat(old.player, join.key, old.referee)  # a new connection clears no strikes
         self._seats[seat.player.name] = seat
         return seat
 
@@ -157,18 +167,19 @@ class Arena:
         logger.info("%s: %s joined (%d players)", ws.id, player.name, len(self.world.players))
         try:
             with seat.scope:
-                await self._play(ws, player)
+                await self._play(ws, seat)
         finally:
             self._stand_up(seat)
             logger.info("%s: %s left with %d points", ws.id, player.name, player.score)
         if seat.taken_over:
             await ws.aclose(TAKEN_OVER, "you are playing in another window")
 
-    async def _play(self, ws: trioweb.WebSocket, player: Player) -> None:
+    async def _play(self, ws: trioweb.WebSocket, seat: Seat) -> None:
+        player = seat.player
         await ws.send(wire.encode(wire.Welcome(player.id, player.name, self.world.rules)))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._send_views, ws, player)
-            await self._obey(ws, player)
+            await self._obey(ws, seat)
             nursery.cancel_scope.cancel()
 
     async def _send_views(self, ws: trioweb.WebSocket, player: Player) -> None:
@@ -176,10 +187,12 @@ class Arena:
         with suppress(trio.BrokenResourceError):
             await send_views(ws, self.feed, player.id)
 
-    async def _obey(self, ws: trioweb.WebSocket, player: Player) -> None:
+    async def _obey(self, ws: trioweb.WebSocket, seat: Seat) -> None:
         """Do what the client's messages say until it goes, or is sent off."""
-        referee = Referee(self.world.rules.tick_rate, trio.current_time())
+        player, referee = seat.player, seat.referee
         async for message in ws:
+            if seat.taken_over:  # it had its message when the cancellation came
+                return
             now = trio.current_time()
             try:
                 answer = self._judge(message, player, referee, now)

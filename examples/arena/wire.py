@@ -186,7 +186,8 @@ def decode(message: str | bytes) -> FromClient:
     try:
         return _from_client.decode(message)
     except msgspec.MsgspecError as error:
-        raise MalformedError(str(error)) from None
+        text = str(error)  # it may quote what the client sent, and goes into the log
+        raise MalformedError(text if text.isprintable() else ascii(text)) from None
     except RecursionError:
         raise MalformedError("nested too deeply") from None
 

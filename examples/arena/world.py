@@ -23,7 +23,17 @@ from typing import NamedTuple
 
 from .buckets import Bucket
 
-__all__ = ["Body", "Coin", "NameRefusedError", "Player", "RejectedError", "Rules", "World", "step"]
+__all__ = [
+    "Body",
+    "Coin",
+    "NameRefusedError",
+    "Player",
+    "RejectedError",
+    "Rules",
+    "World",
+    "clean_name",
+    "step",
+]
 
 #: The longest name, in characters.
 NAME_LENGTH = 16
@@ -38,6 +48,15 @@ PACE, SAVED = 1.05, BACKLOG
 
 class RejectedError(ValueError):
     """An input that the rules do not allow; the text says why."""
+
+
+#: Letters by their category that show nothing: the fillers of Hangul.
+_BLANK = "\u115f\u1160\u3164\uffa0"
+
+
+def clean_name(name: str) -> str:
+    """Return a name in its one form: NFKC, single spaces."""
+    return " ".join(unicodedata.normalize("NFKC", name).split())
 
 
 class NameRefusedError(ValueError):
@@ -161,13 +180,15 @@ class World:
 
     def check_name(self, name: str) -> str:
         """Return the name as it will be shown; raises `NameRefusedError` with the reason."""
-        name = " ".join(unicodedata.normalize("NFKC", name).split())
+        name = clean_name(name)
         if not name:
             raise NameRefusedError("a name needs at least one letter")
         if len(name) > NAME_LENGTH:
             raise NameRefusedError(f"a name has at most {NAME_LENGTH} characters")
         if not name.isprintable():
             raise NameRefusedError("a name has printable characters only")
+        if not any(character.isalnum() and character not in _BLANK for character in name):
+            raise NameRefusedError("a name needs at least one letter or digit")
         if name.casefold() in self._names:
             raise NameRefusedError(f"the name {name} is taken")
         return name

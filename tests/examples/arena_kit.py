@@ -31,9 +31,9 @@ class Running:
 
 @asynccontextmanager
 async def serving(
-    bots: int = 0, coins: int = 4, send_buffer: int = 2**16
+    bots: int = 0, coins: int = 4, send_buffer: int = 2**16, max_players: int = 200
 ) -> AsyncIterator[Running]:
-    options = Options(port=0, bots=bots, rules=Rules(coins=coins), seed=5)
+    options = Options(port=0, bots=bots, rules=Rules(coins=coins), seed=5, max_players=max_players)
     arena = Arena(options)
     listeners = await open_arena_listeners("localhost", 0, send_buffer=send_buffer)
     with trio.fail_after(60):  # a message that never comes fails a test, instead of holding it

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import logging
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 
 import pytest
@@ -136,6 +136,45 @@ async def test_the_same_browser_takes_its_player_over() -> None:
             assert new.state is not None
             assert new.state.ack == 1
             assert running.arena.statistics().clients == 1
+
+
+async def test_a_message_that_the_old_connection_had_already_is_not_obeyed() -> None:
+    async with serving() as running, joined(running.url, "Ada", key="secret") as old:
+        (seat,) = running.arena._seats.values()
+        seat.taken_over = True  # as the takeover leaves it, before the cancellation arrives
+        for _ in range(5):
+            await old.move(0, 0)
+        end, _ = await old.until_ended()
+        assert end.code == TAKEN_OVER
+        assert seat.player.accepted == 0
+
+
+async def test_taking_over_clears_no_strikes() -> None:
+    async with serving() as running, AsyncExitStack() as stack:
+        for bad in (STRIKES - 2, 2):
+            eve = await stack.enter_async_context(joined(running.url, "Eve", key="secret"))
+            for _ in range(bad):
+                await eve.ws.send("nonsense")
+            if bad > 2:
+                assert [type(await eve.answer()) for _ in range(bad)] == [wire.Error] * bad
+        end, _ = await eve.until_ended()
+        assert end.code == 1008
+
+
+async def test_a_full_arena_says_so() -> None:
+    async with serving(max_players=1) as running, joined(running.url, "Ada"):
+        assert await refused(running.url, '{"t":"join","name":"Bob"}') == (
+            1008,
+            "the arena is full, come back later",
+        )
+
+
+async def test_what_a_client_sends_cannot_write_lines_into_the_log() -> None:
+    async with serving() as running, joined(running.url, "Ada") as ada:
+        await ada.ws.send('{"t":"input","x\\nERROR \\u001b[31m":1,"seq":1,"dx":0,"dy":0}')
+        answer = await ada.answer()
+        assert isinstance(answer, wire.Error)
+        assert answer.reason.isprintable()
 
 
 # -- playing against the rules

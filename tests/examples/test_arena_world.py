@@ -91,6 +91,9 @@ def test_a_wall_stops() -> None:
     [
         ("", "at least one letter"),
         ("  \t ", "at least one letter"),
+        ("\u3164", "at least one letter"),  # a letter that shows nothing
+        ("\u2800", "at least one letter"),  # a Braille pattern without dots
+        ("\u0301", "at least one letter"),  # an accent on nothing
         ("x" * 17, "at most 16"),
         ("a\u200bb", "printable"),
         ("a\x07b", "printable"),

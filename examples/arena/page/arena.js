@@ -42,7 +42,15 @@ let [bytesPerSecond, bytesSince] = [0, performance.now()];
 
 // Whoever has the key may take the player over: this very tab, back from a broken network.
 const key = crypto.getRandomValues(new Uint32Array(4)).join("-");
-let name = localStorage.getItem("arena.name") ?? "";
+let name = remembered();
+
+function remembered() {
+  try { return localStorage.getItem("arena.name") ?? ""; } catch { return ""; } // storage is blocked
+}
+
+function remember(name) {
+  try { localStorage.setItem("arena.name", name); } catch { /* then it asks again */ }
+}
 
 function connect() {
   status = "connecting";
@@ -106,7 +114,7 @@ function receive(message) {
   if (message.t === "error") console.warn("arena: ignored by the server:", message.reason);
   if (message.t === "welcome") {
     ({ id: myId, rules, name } = message);
-    localStorage.setItem("arena.name", name);
+    remember(name);
     [status, attempt, trouble, rtt] = ["playing", 0, "", null];
     [history, pending, own, seq, clock, offsets] = [[], [], null, 0, null, []];
     round++;
