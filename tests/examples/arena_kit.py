@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from urllib.parse import urlsplit
 
 import pytest
 import trio
@@ -95,8 +97,16 @@ class Client:
 
 
 @asynccontextmanager
-async def joined(url: str, name: str, key: str = "") -> AsyncIterator[Client]:
-    async with trioweb.connect(url) as ws:
+async def joined(
+    url: str, name: str, key: str = "", *, receive_buffer: int | None = None
+) -> AsyncIterator[Client]:
+    stream = None
+    if receive_buffer is not None:  # a slow link: the kernel takes little for it
+        sock = trio.socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        await sock.connect(("127.0.0.1", urlsplit(url).port))
+        stream = trio.SocketStream(sock)
+    async with trioweb.connect(url, stream=stream) as ws:
         await ws.send(wire.encode(wire.Join(name, key)))
         welcome = wire.decode_from_server(await ws.receive())
         assert isinstance(welcome, wire.Welcome)

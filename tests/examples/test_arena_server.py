@@ -269,7 +269,7 @@ async def test_a_stalled_client_costs_one_view_and_converges(
     async with (
         serving(bots=60, send_buffer=2**12) as running,
         joined(running.url, "Ada") as ada,
-        joined(running.url, "Slow") as slow,
+        joined(running.url, "Slow", receive_buffer=2**12) as slow,
     ):
         arena = running.arena
         await slow.next()
@@ -286,12 +286,13 @@ async def test_a_stalled_client_costs_one_view_and_converges(
         for ws in running.server.connections:
             assert ws.statistics().outbox_frames <= 2
 
-        skipped = arena.feed.statistics().skipped
-        assert skipped > 50
         await ada.until(lambda view: view.number == arena.feed.newest.number)
         await slow.until(lambda view: view.number == arena.feed.newest.number)
         assert slow.mirror.view.players == arena.feed.newest.players
         assert slow.mirror.view.coins == arena.feed.newest.coins
+        # Counted as the next state is written: most of those in between never were.
+        skipped = arena.feed.statistics().skipped
+        assert skipped > 200
 
 
 # -- around the game
