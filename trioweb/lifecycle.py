@@ -249,6 +249,9 @@ class Lifecycle:
             return
         self.closed = close
         self._receive_error = receive_error
+        if close.code not in _CLEAN:
+            words = str(close)  # the peer's, maybe: they must not write lines of their own
+            logger.info("%s: ended: %s", self.id, words if words.isprintable() else ascii(words))
         if frame is not None and frame.code != CloseCode.ABNORMAL:
             self.outbox.close(frame)
         if self._heartbeat_scope is not None:

@@ -71,12 +71,20 @@ async def test_the_end_of_its_own_connection_is_no_error(
         (frame(CLOSE, (1005).to_bytes(2, "big")), 1002),
     ],
 )
-async def test_a_malformed_frame(clock: MockClock, link: Link, data: bytes, code: int) -> None:
+async def test_a_malformed_frame(
+    clock: MockClock, link: Link, data: bytes, code: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "trioweb")
     limits = trioweb.Limits(max_message=1000)
     async with link.server(echo, limits=limits) as server, link.client(server) as good:
         async with link.by_hand(server) as peer:
+            while len(server.connections) < 2:
+                await trio.sleep(0.01)
+            bad = list(server.connections)[-1]
             await peer.stream.send_all(data)
             assert await peer.receive_close() == code
+            lines = [each.getMessage() for each in caplog.records]
+            assert [line for line in lines if bad.id in line and str(code) in line]
             with pytest.raises(EOFError):
                 await peer.receive()
             await _works(good)
