@@ -131,7 +131,10 @@ class Outbox:
 
         With ``later`` false it is written at once if the queue is idle.
         """
-        frames = self._machine.message(message)
+        self.put_frames(self._machine.message(message), later=later)
+
+    def put_frames(self, frames: list[bytes], *, later: bool = False) -> None:
+        """Queue one message that is encoded already, as a broadcast's is; else as `put`."""
         self.messages_sent += 1
         if len(frames) == 1 and not later and self._nonblocking is not None and self.idle:
             self._write_now(frames[0])
@@ -139,13 +142,6 @@ class Outbox:
         self._data.extend(frames)
         self.size += sum(map(len, frames))
         self._schedule(now=not later)
-
-    def put_frames(self, frames: list[bytes]) -> None:
-        """Queue one message that is encoded already (a broadcast), and try to write it."""
-        self.messages_sent += 1
-        self._data.extend(frames)
-        self.size += sum(map(len, frames))
-        self._schedule(now=True)
 
     def control(self, event: Ping | Pong, *, now: bool = False) -> None:
         """Queue a ping or pong in front of the data; drop it when nothing may be sent."""
