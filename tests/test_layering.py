@@ -32,6 +32,7 @@ LAYERS: dict[str, list[str]] = {
     "2 one connection": [
         "nursery",
         "transport",
+        "host",
         "outbox",
         "attendant",
         "reading",  # pongs go to the outbox

@@ -9,9 +9,15 @@ import pytest
 import trio
 
 from tests.conftest import missing
-from trioweb.listening import is_loopback, open_listeners, url_of
+from trioweb import listening
+from trioweb.listening import is_loopback, url_of
 
 Listeners = list[trio.SocketListener]
+
+
+async def open_listeners(port: int, host: str | None) -> Listeners:
+    opened = await listening.open_listeners(port, host)
+    return [listener for listener in opened if isinstance(listener, trio.SocketListener)]
 
 
 def names(listeners: Listeners) -> list[tuple[str, int]]:

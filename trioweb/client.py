@@ -14,6 +14,7 @@ from .abc import Observer
 from .config import Heartbeat, Limits, Timeouts
 from .connection import WebSocket
 from .errors import ConnectFailed, HandshakeInvalid, HandshakeTimeout
+from .host import current_host
 from .lifecycle import Lifecycle
 from .protocol.handshake import Accepted, ClientHandshake
 from .transport import Transport, adapt
@@ -89,6 +90,7 @@ async def connect(
         subprotocols=subprotocols,
         headers=lines,
         limits=limits,
+        nonce=current_host.get().token_bytes(16),
     )
     request = exchange.request()
     if stream is None:
@@ -124,13 +126,13 @@ async def _open(
     where = f"{address.host}:{address.port}"
     with trio.move_on_after(timeouts.connect):
         try:
-            tcp = await trio.open_tcp_stream(address.host, address.port)
+            tcp = await current_host.get().open_stream(address.host, address.port)
         except OSError as error:
             raise ConnectFailed(f"no connection to {where}: {error}") from error
         if not address.tls:
             return tcp
         context = ssl_context or ssl.create_default_context()
-        tls: trio.abc.Stream = tcp
+        tls = tcp
         try:
             tls = trio.SSLStream(tcp, context, server_hostname=address.host, https_compatible=True)
             await tls.do_handshake()

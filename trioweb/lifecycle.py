@@ -8,7 +8,6 @@ state changes, everyone who waits is woken), and then carried out by one task, w
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Sequence
 from types import TracebackType
 
@@ -19,6 +18,7 @@ from .attendant import Attendant
 from .config import Heartbeat, Limits, Timeouts
 from .errors import ConnectionBroken, ConnectionClosedByUs, ConnectionEnded, EndOfChannel
 from .heartbeat import beat
+from .host import current_host
 from .nursery import OwnNursery
 from .outbox import Outbox
 from .protocol.machine import Failed, Machine, PeerClosed, Ping
@@ -70,6 +70,7 @@ class Lifecycle:
         "_own_attendant",
         "_receive_error",
         "_timeouts",
+        "_token_bytes",
         "_way_down",
         "closed",
         "connection",
@@ -97,8 +98,9 @@ class Lifecycle:
         heartbeat: Heartbeat | None,
         observers: Sequence[Observer] = (),
     ) -> None:
+        self._token_bytes = current_host.get().token_bytes
         #: A short random name for logs.
-        self.id = secrets.token_hex(4)
+        self.id = self._token_bytes(4).hex()
         #: How the connection ended, as soon as that is decided.
         self.closed: Close | None = None
         #: Set when the transport is closed.
@@ -107,7 +109,7 @@ class Lifecycle:
         self.latency: float | None = None
         self.dropped = 0
         self.transport = transport
-        self.machine = Machine(side, limits)
+        self.machine = Machine(side, limits, self._token_bytes)
         self.machine.upgraded(trailing_data)
         self.outbox = Outbox(transport, self.machine, limits, timeouts, self)
         self._attendant = attendant or Attendant()
@@ -273,7 +275,8 @@ class Lifecycle:
                 failed = isinstance(self.reading.pending, Failed)
                 if failed and self.side is Side.SERVER:
                     # Closing on unread bytes would reset the link, and overtake our close frame.
-                    if await self.transport.send_eof():
+                    await self.transport.send_eof()
+                    if self.transport.half_closes:
                         await self.reading.wait_eof()
                     else:
                         await self.reading.wait_quiet(_QUIET)
@@ -299,7 +302,7 @@ class Lifecycle:
     def ping(self) -> tuple[bytes, SentPing]:
         """Send a ping, and see that somebody reads its answer."""
         ping = SentPing()
-        payload = secrets.token_bytes(4)
+        payload = self._token_bytes(4)
         self.pings[payload] = ping
         self.outbox.control(Ping(payload), now=True)
         self.reading.wake_reader()

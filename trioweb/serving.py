@@ -211,7 +211,8 @@ class _Exchange:
                 logger.exception("observer %r failed in answered", observer)
         await self._write(data)
         # Closing on unread bytes would reset the link and overtake the answer: read to the end.
-        if await self._transport.send_eof():
+        await self._transport.send_eof()
+        if self._transport.half_closes:
             with trio.move_on_after(self._options.timeouts.close):
                 while await self._transport.read(self._options.limits.read):
                     pass

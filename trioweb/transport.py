@@ -39,6 +39,8 @@ class Transport(trio.abc.AsyncResource):
     #: As ``getsockname`` and ``getpeername`` give them; None where that has no meaning.
     local_address: object = None
     remote_address: object = None
+    #: Whether `send_eof` can tell the peer that nothing more comes; else only `aclose` can.
+    half_closes: bool = True
 
     @abstractmethod
     async def read(self, max_bytes: int) -> bytes:
@@ -49,8 +51,8 @@ class Transport(trio.abc.AsyncResource):
         """Wait until some of the bytes are taken; return how many."""
 
     @abstractmethod
-    async def send_eof(self) -> bool:
-        """Tell the peer that nothing more comes; False where only `aclose` can tell it."""
+    async def send_eof(self) -> None:
+        """Tell the peer that nothing more comes, where the transport `half_closes`."""
 
     @abstractmethod
     async def aclose(self) -> None:
@@ -159,11 +161,10 @@ class SocketTransport(NonblockingTransport):
         except (trio.ClosedResourceError, OSError, ValueError):
             await trio.lowlevel.checkpoint()
 
-    async def send_eof(self) -> bool:
+    async def send_eof(self) -> None:
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
         await trio.lowlevel.checkpoint()
-        return True
 
     def interrupt(self) -> None:
         if self._socket.fileno() != -1:
@@ -179,10 +180,14 @@ class StreamTransport(Transport):
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
+        self.half_closes = isinstance(stream, trio.abc.HalfCloseableStream)
         inner = stream
         while (tls := as_tls(inner)) is not None:
             inner = tls.transport_stream
-        if isinstance(inner, trio.SocketStream):
+        if isinstance(inner, Transport):
+            self.local_address = inner.local_address
+            self.remote_address = inner.remote_address
+        elif isinstance(inner, trio.SocketStream):
             with contextlib.suppress(OSError):
                 self.local_address = inner.socket.getsockname()
                 self.remote_address = inner.socket.getpeername()
@@ -195,13 +200,12 @@ class StreamTransport(Transport):
         await self._stream.send_all(piece)
         return len(piece)
 
-    async def send_eof(self) -> bool:
+    async def send_eof(self) -> None:
         if isinstance(self._stream, trio.abc.HalfCloseableStream):
             with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                 await self._stream.send_eof()
-            return True
-        await trio.lowlevel.checkpoint()
-        return False
+        else:
+            await trio.lowlevel.checkpoint()
 
     async def aclose(self) -> None:
         # A peer that went away without a TLS goodbye is no error: the close frames were it.
@@ -211,7 +215,12 @@ class StreamTransport(Transport):
 
 
 def adapt(stream: trio.abc.Stream) -> Transport:
-    """Return the best transport for a stream, and take the stream over."""
+    """Return the best transport for a stream, and take the stream over.
+
+    A stream that is a `Transport` itself stays as it is.
+    """
+    if isinstance(stream, Transport):
+        return stream
     if type(stream) is trio.SocketStream:
         return SocketTransport.from_stream(stream)
     return StreamTransport(stream)

@@ -249,7 +249,7 @@ def _fit(reason: str) -> str:
 
 async def serve_arena(
     arena: Arena,
-    listeners: Sequence[trio.SocketListener],
+    listeners: Sequence[trio.abc.Listener[trio.abc.Stream]],
     *,
     signals: Sequence[signal.Signals] = (),
     task_status: trio.TaskStatus[trioweb.Server] = trio.TASK_STATUS_IGNORED,
@@ -290,9 +290,10 @@ async def serve_arena(
 
 async def open_arena_listeners(
     host: str, port: int, *, send_buffer: int = SEND_BUFFER
-) -> list[trio.SocketListener]:
+) -> Sequence[trio.abc.Listener[trio.abc.Stream]]:
     """Open the port with small send buffers, which accepted sockets inherit; raises `OSError`."""
     listeners = await trioweb.open_listeners(port, host)
     for listener in listeners:
-        listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
+        if isinstance(listener, trio.SocketListener):
+            listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
     return listeners

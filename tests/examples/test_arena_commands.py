@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 
 import pytest
+import trio
 import trio.testing
 
 from examples.arena.__main__ import main
@@ -17,7 +18,9 @@ from .arena_kit import serving
 
 async def test_both_families_share_the_port() -> None:
     listeners = await open_arena_listeners("localhost", 0)
-    ports = {listener.socket.getsockname()[1] for listener in listeners}
+    sockets = [it for it in listeners if isinstance(it, trio.SocketListener)]
+    assert len(sockets) == len(listeners)
+    ports = {listener.socket.getsockname()[1] for listener in sockets}
     assert len(ports) == 1
     with pytest.raises(OSError, match="in use"):
         await open_arena_listeners("localhost", ports.pop())

@@ -1,9 +1,9 @@
 """Frames from bytes and bytes from frames.
 
-wsproto's `FrameProtocol` parses what comes, and writes control frames. Two things are done here
-instead, since they run for every message and cost wsproto most of a message's time: a *plain*
-frame (a whole message, all of it in one read) is decoded in place, and messages are written. A
-native framer will do the same two things behind the same methods.
+wsproto's `FrameProtocol` parses what comes. Two things are done here instead: a *plain* frame (a
+whole message, all of it in one read) is decoded in place, since that runs for every message and
+costs wsproto most of a message's time; and frames are written here, for the same reason, and
+with masks from a source that a test can seed. A native framer will do both behind the same methods.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 import secrets
 import struct
+from collections.abc import Callable
 from typing import NamedTuple
 
 from wsproto.extensions import Extension
@@ -120,10 +121,26 @@ class Framer:
     After `next` has raised, or has returned a CLOSE, it returns None for ever.
     """
 
-    __slots__ = ("_assembler", "_at", "_data", "_hooks", "_mask", "_max_size", "_over", "_proto")
+    __slots__ = (
+        "_assembler",
+        "_at",
+        "_data",
+        "_hooks",
+        "_mask",
+        "_max_size",
+        "_over",
+        "_proto",
+        "_token_bytes",
+    )
 
-    def __init__(self, side: Side, assembler: Assembler) -> None:
+    def __init__(
+        self,
+        side: Side,
+        assembler: Assembler,
+        token_bytes: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> None:
         client = side is Side.CLIENT
+        self._token_bytes = token_bytes
         self._assembler = assembler
         self._max_size = assembler.max_size
         self._hooks = _Hooks(assembler, mask_length=0 if client else 4)
@@ -261,19 +278,19 @@ class Framer:
         if not mask:
             return head + data
         # A fresh key that nobody can foresee for every frame (RFC 6455, 5.3 and 10.3).
-        key = secrets.token_bytes(4)
+        key = self._token_bytes(4)
         return b"".join((head, key, _mask(data, key)))
 
     def control(self, opcode: Opcode, payload: bytes) -> bytes:
         """Encode a ping or a pong."""
-        make = self._proto.ping if opcode is Opcode.PING else self._proto.pong
-        return bytes(make(payload))
+        return self._frame(_FIN | opcode, payload)
 
     def close(self, close: Close) -> bytes:
         """Encode a close frame; code 1005 makes one without a code."""
         if close.code == CloseCode.NO_STATUS:
-            return bytes(self._proto.close())
-        return bytes(self._proto.close(close.code, close.reason))
+            return self._frame(_FIN | Opcode.CLOSE, b"")
+        payload = close.code.to_bytes(2, "big") + close.reason.encode()
+        return self._frame(_FIN | Opcode.CLOSE, payload)
 
 
 def _mask(data: bytes, key: bytes) -> bytes:

@@ -8,6 +8,8 @@ same read as a close, and raises on a late ping. What it would decide is decided
 from __future__ import annotations
 
 import enum
+import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -138,13 +140,19 @@ class Machine:
     """One connection's protocol: `feed` it, drain `next_event`, write what the others return.
 
     Never raises for what the peer sends: a broken peer is a `Failed` event, after which bytes
-    are ignored. Not for use by two threads; of tasks any may call, since nothing awaits.
+    are ignored. ``token_bytes`` gives the masks of a client's frames. Not for use by two
+    threads; of tasks any may call, since nothing awaits.
     """
 
     __slots__ = ("_framer", "_phase", "fragment")
 
-    def __init__(self, side: Side, limits: Limits) -> None:
-        self._framer = Framer(side, Assembler(limits))
+    def __init__(
+        self,
+        side: Side,
+        limits: Limits,
+        token_bytes: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> None:
+        self._framer = Framer(side, Assembler(limits), token_bytes)
         self.fragment = limits.fragment
         self._phase = _Phase.CONNECTING
 
@@ -202,7 +210,9 @@ class Machine:
         return self._framer.message(message, self.fragment)
 
     def control(self, event: Ping | Pong) -> bytes:
-        """Encode a ping or a pong. Only while `may_send`."""
+        """Encode a ping or a pong; raises `ValueError` above 125 bytes. Only while `may_send`."""
+        if len(event.payload) > MAX_PING:
+            raise ValueError(f"the payload of a ping is too long: at most {MAX_PING} bytes")
         opcode = Opcode.PING if isinstance(event, Ping) else Opcode.PONG
         return self._framer.control(opcode, event.payload)
 
