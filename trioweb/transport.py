@@ -16,7 +16,7 @@ import errno
 import socket
 from abc import abstractmethod
 from collections.abc import Generator
-from typing import cast
+from typing import Any, cast
 
 import trio
 
@@ -37,8 +37,8 @@ class Transport(trio.abc.AsyncResource):
     """Carries bytes both ways. One task reads at a time, and one writes."""
 
     #: As ``getsockname`` and ``getpeername`` give them; None where that has no meaning.
-    local_address: object = None
-    remote_address: object = None
+    local_address: Any = None
+    remote_address: Any = None
     #: Whether `send_eof` can tell the peer that nothing more comes; else only `aclose` can.
     half_closes: bool = True
 

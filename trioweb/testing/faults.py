@@ -1,0 +1,84 @@
+"""What can go wrong with a link: frozen descriptions, which `Link.inject` carries out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TypeAlias
+
+__all__ = ["Conditions", "Fault", "HalfOpen", "Partition", "Reset", "Stall"]
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """How well a link works; injecting it changes the weather for what is sent from now on.
+
+    The default is a perfect link. Bytes stay in order, as TCP keeps them.
+    """
+
+    #: Seconds from one end to the other.
+    latency: float = 0
+    #: Up to so many seconds more, at random.
+    jitter: float = 0
+    #: Bytes per second each way, shared by the link's connections.
+    bandwidth: float = math.inf
+    #: One read or write moves between one byte and so many, at random. None: as many as there are.
+    chunk: int | None = None
+    #: Bytes that one connection may have under way and unread each way, before its writer waits.
+    buffer: int = 2**16
+
+    def __post_init__(self) -> None:
+        for name in ("latency", "jitter"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"Conditions.{name} must be finite and not below 0")
+        for name in ("bandwidth", "chunk", "buffer"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"Conditions.{name} must be positive, not {value!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """Nothing arrives for a while, though the peer is there: its buffers fill."""
+
+    #: How long, unless `Link.heal` comes first.
+    seconds: float = math.inf
+    #: The host that gets nothing; None: both.
+    to: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """The hosts do not reach each other: a stall both ways, and no new connections either.
+
+    What was under way arrives afterwards, as TCP sends it again.
+    """
+
+    #: How long, unless `Link.heal` comes first.
+    seconds: float = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """Every connection of the link breaks at both ends (RST); what was under way is lost."""
+
+    #: Strike each connection when its writers have sent so many bytes more, in the midst of a
+    #: write if need be; 0 is at once.
+    after_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class HalfOpen:
+    """One end of every connection vanishes without a word, as a machine without power does.
+
+    The other end hears nothing, neither FIN nor RST, and what it sends goes nowhere.
+    """
+
+    #: The host that vanishes; None: the one that opened the connection.
+    vanished: str | None = None
+    #: As in `Reset`.
+    after_bytes: int = 0
+
+
+#: All that `Link.inject` takes.
+Fault: TypeAlias = Conditions | Stall | Partition | Reset | HalfOpen
