@@ -2,6 +2,7 @@
 
 from .faults import Conditions, Fault, HalfOpen, Partition, Reset, Stall
 from .network import Link, Step, VirtualHost, VirtualNetwork
+from .pairs import Pair, open_pair
 from .scheduling import deterministic, run
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     "Fault",
     "HalfOpen",
     "Link",
+    "Pair",
     "Partition",
     "Reset",
     "Stall",
@@ -16,5 +18,6 @@ __all__ = [
     "VirtualHost",
     "VirtualNetwork",
     "deterministic",
+    "open_pair",
     "run",
 ]
