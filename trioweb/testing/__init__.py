@@ -3,15 +3,19 @@
 from .faults import Conditions, Fault, HalfOpen, Partition, Reset, Stall
 from .network import Link, Step, VirtualHost, VirtualNetwork
 from .pairs import Pair, open_pair
+from .recorder import Entry, Recorder, parse_recording
+from .replay import replay
 from .scheduling import deterministic, run
 
 __all__ = [
     "Conditions",
+    "Entry",
     "Fault",
     "HalfOpen",
     "Link",
     "Pair",
     "Partition",
+    "Recorder",
     "Reset",
     "Stall",
     "Step",
@@ -19,5 +23,7 @@ __all__ = [
     "VirtualNetwork",
     "deterministic",
     "open_pair",
+    "parse_recording",
+    "replay",
     "run",
 ]
