@@ -147,9 +147,9 @@ class Server:
                 scope.cancel()
             with trio.CancelScope(deadline=self._deadline):
                 await self._wait_ended()
-        finally:
             for ws in self._running:
                 logger.warning("%s: the handler %s outlives the drain", ws.id, self._name(ws))
+        finally:
             self._drained.set()
             self._changed.unpark_all()
 

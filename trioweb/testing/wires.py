@@ -303,16 +303,19 @@ class VirtualStream(NonblockingTransport, trio.abc.HalfCloseableStream):
             raise trio.BrokenResourceError(f"the connection was {self._broken}")
 
     async def _wait(self, lot: trio.lowlevel.ParkingLot, ready_at: Callable[[], float]) -> None:
-        await trio.lowlevel.checkpoint()
         if lot:
             raise trio.BusyResourceError("another task is waiting for this stream already")
         interrupts = self._interrupts
+        waited = False
         while interrupts == self._interrupts and not self.over:
             due = min(ready_at(), self._in.way.delayed(self._reset_at))
             if due <= trio.current_time():
-                return
+                break
+            waited = True
             with trio.CancelScope(deadline=due):
                 await lot.park()
+        if not waited:
+            await trio.lowlevel.checkpoint()
 
     def _send_fin(self) -> None:
         if not self._eof_sent:

@@ -1,0 +1,321 @@
+"""Runs a program: a server, its clients, and a network that suffers faults, in one `trio.run`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import trio
+
+import trioweb
+from tests.simulation.actor import Actor, Boom
+from tests.simulation.ledger import LEEWAY, Ledger, Verdict
+from tests.simulation.program import Ending, Program, Visit
+from trioweb.testing import (
+    Conditions,
+    HalfOpen,
+    Recorder,
+    Reset,
+    VirtualNetwork,
+    run,
+)
+
+#: Virtual seconds after which a visit is over, at the latest, if a heartbeat looks after it.
+VISIT = 900
+#: Virtual seconds in which a healthy connection answers, whatever befalls the others.
+PROMPT = 0.5
+
+
+class _Opaque(trio.abc.Stream):
+    """A stream that can neither be tried without waiting nor half closed, as TLS."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self._stream.receive_some(max_bytes)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+class _OpaqueListener(trio.abc.Listener[trio.abc.Stream]):
+    def __init__(self, listener: trio.abc.Listener[trio.abc.Stream]) -> None:
+        self._listener = listener
+
+    async def accept(self) -> trio.abc.Stream:
+        return _Opaque(await self._listener.accept())
+
+    async def aclose(self) -> None:
+        await self._listener.aclose()
+
+
+class World:
+    """One run of one program."""
+
+    def __init__(self, program: Program, seed: int) -> None:
+        self.verdict = Verdict()
+        self.recorder = Recorder(max_lines=2000)
+        self._program = program
+        self._network = VirtualNetwork(seed)
+        self._network.taps.append(self.recorder)
+        self._ledgers: dict[str, tuple[Ledger, Ledger]] = {}
+        self._raised = 0
+        self._server: trioweb.Server
+
+    async def run(self) -> None:
+        """Run the program; what is broken stands in the verdict."""
+        program = self._program
+        before = _tasks()
+        with self._network.host("server") as machine:
+            listeners = list(await machine.open_listeners(80, None))
+            async with trioweb.open_server(
+                self._handle,
+                80,
+                listeners=list(map(_OpaqueListener, listeners)) if program.opaque else listeners,
+                limits=program.limits,
+                timeouts=program.timeouts,
+                heartbeat=program.heartbeat,
+            ) as self._server:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._strike)
+                    async with trio.open_nursery() as clients:
+                        if program.drain is not None:
+                            clients.start_soon(self._drain)
+                        for number in range(program.healthy):
+                            clients.start_soon(self._stay_healthy, f"healthy{number}")
+                        for number, visits in enumerate(program.clients):
+                            clients.start_soon(self._visit_all, number, visits)
+                    nursery.cancel_scope.cancel()
+                start = trio.current_time()
+            self._expect_in_time("the server's block", start, program.timeouts.close)
+        left = _tasks() - before
+        self.verdict.expect(not left, "no orphan task", left)
+        for host in self._network.hosts:
+            pairs = self._network.link(host, "server").connections
+            self.verdict.expect(not pairs, "no transport is left open", pairs)
+
+    # --- the server --------------------------------------------------------------------------
+
+    async def _handle(self, ws: trioweb.WebSocket) -> None:
+        key = ws.request.path.strip("/")
+        if key.startswith("healthy"):
+            async for message in ws:
+                await ws.send(message)
+            return
+        client, number = map(int, key.split("-"))
+        up, down = self._ledgers[key]
+        actor = Actor(
+            self._program, self._program.clients[client][number].server, ws, down, up
+        )
+        try:
+            await actor.run()
+        except Boom:
+            self._raised += 1
+            raise
+        if actor.heard_all:
+            up.complete()
+
+    async def _drain(self) -> None:
+        drain = self._program.drain
+        assert drain is not None
+        await trio.sleep(drain.time)
+        start = trio.current_time()
+        await self._server.drain(drain.timeout, grace=drain.grace)
+        self._expect_in_time("drain", start, drain.timeout)
+        self.verdict.endings["drained"] += 1
+
+    # --- the clients -------------------------------------------------------------------------
+
+    async def _visit_all(self, client: int, visits: tuple[Visit, ...]) -> None:
+        with self._network.host(f"client{client}"):
+            self._network.link(f"client{client}", "server").inject(
+                self._program.conditions[client]
+            )
+            for number, visit in enumerate(visits):
+                await trio.sleep(visit.pause)
+                start = trio.current_time()
+                with trio.move_on_after(VISIT) as scope:
+                    await self._visit(client, f"{client}-{number}", visit)
+                self.verdict.expect(
+                    not scope.cancelled_caught or self._program.heartbeat is None,
+                    "every ending is within its deadline",
+                    f"the visit {client}-{number} did not end in {VISIT} s",
+                )
+                self.verdict.seconds += trio.current_time() - start
+
+    async def _visit(self, client: int, key: str, visit: Visit) -> None:
+        """Make one connection, end it as told, and see what is left of it."""
+        part = visit.client
+        ledgers = Ledger(f"{key} up", self.verdict), Ledger(f"{key} down", self.verdict)
+        self._ledgers[key] = ledgers
+        actor: Actor | None = None
+        left = trio.current_time()
+        raised: BaseException | None = None
+        with trio.CancelScope() as scope:
+            if part.ending is Ending.CANCELLED:
+                scope.deadline = trio.current_time() + part.cancel_after
+            try:
+                async with self._connect(client, key) as ws:
+                    self.verdict.connections += 1
+                    actor = Actor(self._program, part, ws, *ledgers)
+                    try:
+                        await actor.run()
+                    finally:
+                        left = trio.current_time()
+            except (trioweb.ConnectFailed, trioweb.HandshakeError) as error:
+                self.verdict.expect(actor is None, "no exception is wrapped", repr(error))
+                self.verdict.endings[type(error).__name__] += 1
+            except Boom as error:
+                raised = error
+            except Exception as error:  # noqa: BLE001 - this is what must not happen
+                self.verdict.expect(False, "no exception is lost or wrapped", repr(error))
+        if actor is None:
+            return
+        self.verdict.expect(
+            raised is (actor.boom if part.ending is Ending.RAISE else None)
+            or scope.cancelled_caught,
+            "no exception is lost or wrapped",
+            f"{part.ending}: {raised!r}",
+        )
+        abrupt = raised is not None or scope.cancelled_caught
+        self._expect_in_time(f"leaving {key}", left, 0 if abrupt else self._program.timeouts.close)
+        self._check_gone(actor.ws)
+        if actor.heard_all:
+            ledgers[1].complete()
+
+    @asynccontextmanager
+    async def _connect(self, client: int, key: str) -> AsyncIterator[trioweb.WebSocket]:
+        program = self._program
+        stream: trio.abc.Stream | None = None
+        if program.opaque:
+            machine = self._network.hosts[f"client{client}"]
+            try:
+                with trio.fail_after(program.timeouts.connect):
+                    stream = _Opaque(await machine.open_stream("server", 80))
+            except (OSError, trio.TooSlowError) as error:
+                raise trioweb.ConnectFailed(str(error)) from error
+        async with trioweb.connect(
+            f"ws://server/{key}",
+            stream=stream,
+            limits=program.limits,
+            timeouts=program.timeouts,
+            heartbeat=program.heartbeat,
+        ) as ws:
+            yield ws
+
+    async def _stay_healthy(self, name: str) -> None:
+        """Echo now and then, as long as the others do; nothing must disturb it."""
+        with self._network.host(name):
+            self._network.link(name, "server").inject(Conditions(latency=0.01))
+            try:
+                async with trioweb.connect(f"ws://server/{name}") as ws:
+                    self.verdict.connections += 1
+                    for number in range(12):
+                        await trio.sleep(number)
+                        start = trio.current_time()
+                        message = f"{name} {number}" * (1 + 300 * number)
+                        await ws.send(message)
+                        same = await ws.receive() == message
+                        self.verdict.expect(same, "a healthy connection is never disturbed", number)
+                        self._expect_in_time("a healthy echo", start, PROMPT)
+                        self.verdict.messages += 2
+            except (trioweb.TriowebError, trio.BrokenResourceError, trio.EndOfChannel) as error:
+                self.verdict.expect(
+                    self._server.draining.is_set(),
+                    "a healthy connection is never disturbed",
+                    repr(error),
+                )
+
+    # --- what befalls them -------------------------------------------------------------------
+
+    async def _strike(self) -> None:
+        for strike in self._program.strikes:
+            await trio.sleep_until(strike.time)
+            name = f"client{strike.client}"
+            if name not in self._network.hosts:
+                continue
+            link = self._network.link(name, "server")
+            fault = strike.fault
+            if fault is None:
+                link.heal()
+                continue
+            if link.connections:  # what strikes nobody is not counted
+                kind = type(fault).__name__
+                if isinstance(fault, (Reset, HalfOpen)) and fault.after_bytes:
+                    kind += " at a byte"
+                self.verdict.faults[kind] += 1
+            link.inject(fault)
+
+    # --- checks ------------------------------------------------------------------------------
+
+    def _expect_in_time(self, what: str, start: float, seconds: float) -> None:
+        took = trio.current_time() - start
+        self.verdict.expect(
+            took <= seconds + LEEWAY,
+            "every ending is within its deadline",
+            f"{what} took {took} s of {seconds}",
+        )
+
+    def _check_gone(self, ws: trioweb.WebSocket) -> None:
+        left = [name for name in _tasks() if name.startswith(f"websocket {ws.id}")]
+        self.verdict.expect(not left, "no orphan task", left)
+        self.verdict.expect(ws.closed is not None, "a connection that was left is closed")
+        if ws.closed is not None:
+            self.verdict.endings[str(ws.closed.code)] += 1
+
+    def check_log(self, records: list[logging.LogRecord]) -> None:
+        """Check that every handler's exception was logged, and nothing else was worth it."""
+        failed = [r for r in records if "the handler failed" in r.getMessage()]
+        self.verdict.expect(
+            len(failed) == self._raised == len(records),
+            "no exception is lost",
+            [r.getMessage() for r in records],
+        )
+
+
+def _tasks() -> set[str]:
+    root = trio.lowlevel.current_root_task()
+    assert root is not None
+    found: set[str] = set()
+    stack = list(root.child_nurseries)
+    while stack:
+        for task in stack.pop().child_tasks:
+            found.add(task.name)
+            stack += task.child_nurseries
+    return found
+
+
+@contextmanager
+def _logged() -> Iterator[list[logging.LogRecord]]:
+    """Collect what trioweb logs as a warning or worse."""
+    records: list[logging.LogRecord] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            records.append(record)
+
+    logger, collector = logging.getLogger("trioweb"), Collector(logging.WARNING)
+    logger.addHandler(collector)
+    propagate, logger.propagate = logger.propagate, False
+    try:
+        yield records
+    finally:
+        logger.removeHandler(collector)
+        logger.propagate = propagate
+
+
+def simulate(program: Program, seed: int) -> World:
+    """Run a program; its verdict says what was checked, and what was broken."""
+    world = World(program, seed)
+    with _logged() as records:
+        run(world.run, seed=seed)
+    world.check_log(records)
+    return world
