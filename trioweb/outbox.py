@@ -185,6 +185,7 @@ class Outbox:
     def abandon(self) -> None:
         """Drop what is queued: the connection is over."""
         self.dead = True
+        self.size = 0
         self._data.clear()
         self._control.clear()
         self._unwritten = None
@@ -296,7 +297,8 @@ class Outbox:
 
     def _took(self, count: int) -> None:
         self.bytes_sent += count
-        self.size -= count
+        if not self.dead:  # a write that was on its way when all was dropped
+            self.size -= count
 
     def _schedule(self, *, now: bool) -> None:
         if self._nonblocking is None:

@@ -112,7 +112,9 @@ class Actor:
         if step is None:
             await call(*args)
             return True
-        return not await cancelled_at(step, call, *args)
+        cancelled = await cancelled_at(step, call, *args)
+        self._verdict.faults["cancel at a checkpoint"] += cancelled
+        return not cancelled
 
     async def _receive(self) -> None:
         try:

@@ -20,6 +20,7 @@ class Verdict:
     """Collects what was broken and how much was checked: in a handler nothing may be raised."""
 
     broken: list[str] = field(default_factory=list)
+    programs: int = 0
     connections: int = 0
     messages: int = 0
     #: Virtual seconds that connections were open, in sum.
@@ -35,11 +36,28 @@ class Verdict:
     def add(self, other: Verdict) -> None:
         """Add another one's counts."""
         self.broken += other.broken
+        self.programs += other.programs
         self.connections += other.connections
         self.messages += other.messages
         self.seconds += other.seconds
         self.faults += other.faults
         self.endings += other.endings
+
+    def __str__(self) -> str:
+        return (
+            f"{self.programs:,} programs, {self.connections:,} connections, "
+            f"{self.messages:,} messages checked, {self.faults.total():,} faults, "
+            f"{self.seconds / 3600:,.1f} connection-hours"
+        )
+
+    def report(self) -> str:
+        """Return all counts, a kind a line."""
+        lines = [str(self), "faults:"]
+        lines += [f"  {kind:24}{number:12,}" for kind, number in sorted(self.faults.items())]
+        lines += ["how connections ended:"]
+        lines += [f"  {kind:24}{number:12,}" for kind, number in sorted(self.endings.items())]
+        lines += ["no invariant was broken" if not self.broken else "BROKEN:"]
+        return "\n".join(lines)
 
     def raise_if_broken(self) -> None:
         """Raise what was collected."""

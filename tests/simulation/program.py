@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -13,6 +14,11 @@ from trioweb.testing import Conditions, Fault, HalfOpen, Partition, Reset, Stall
 
 #: Close codes that an end may choose (RFC 6455, 7.4.1 and 7.4.2).
 CODES = (1000, 1001, 1008, 1011, 1014, 3000, 4999)
+
+
+#: Sizes of messages, in bytes; the small ones where they move in small pieces.
+_SMALL = (0, 5, 30, 125, 126, 300)
+_LARGE = (*_SMALL, *_SMALL, *_SMALL, 1000, 4000, 70_000)
 
 
 class How(enum.Enum):
@@ -126,27 +132,32 @@ class Program:
     heartbeat: Heartbeat | None
 
 
-def draw(chance: random.Random, *, clients: int = 3, visits: int = 3) -> Program:
+def draw(chance: random.Random, *, clients: int = 4, visits: int = 4) -> Program:
     """Draw a program of at most so many clients with so many connections each."""
+    # Either in small pieces, or with large messages: both at once is slow and finds no more.
+    fine = chance.random() < 0.3
+    sizes = _SMALL if fine else _LARGE
     limits = Limits(
         inbox_bytes=chance.choice([1, 1000, 2**16]),
         inbox_messages=chance.choice([1, 3, 1024]),
         outbox_bytes=chance.choice([1, 2000, 2**16]),
         outbox_frames=chance.choice([1, 5, 1024]),
         outbox_control=chance.choice([1, 4, 64]),
-        fragment=chance.choice([100, 5000, 2**16]),
-        read=chance.choice([7, 1000, 2**16, 2**16]),
+        fragment=chance.choice([100 if fine else 1000, 5000, 2**16]),
+        read=chance.choice([7 if fine else 2000, 2**16]),
     )
     count = chance.randint(1, clients)
     horizon = chance.choice([1.0, 10.0, 100.0])
     return Program(
         clients=tuple(
-            tuple(_visit(chance, horizon) for _ in range(chance.randint(1, visits)))
+            tuple(_visit(chance, horizon, sizes) for _ in range(chance.randint(1, visits)))
             for _ in range(count)
         ),
         healthy=1,
-        conditions=tuple(_conditions(chance) for _ in range(count)),
-        strikes=tuple(sorted(_strikes(chance, count, horizon), key=lambda strike: strike.time)),
+        conditions=tuple(_conditions(chance, fine=fine) for _ in range(count)),
+        strikes=tuple(
+            sorted(_strikes(chance, count, horizon, fine=fine), key=lambda strike: strike.time)
+        ),
         drain=_drain(chance, horizon) if chance.random() < 0.3 else None,
         opaque=chance.random() < 0.25,
         limits=limits,
@@ -155,28 +166,28 @@ def draw(chance: random.Random, *, clients: int = 3, visits: int = 3) -> Program
     )
 
 
-def _conditions(chance: random.Random) -> Conditions:
+def _conditions(chance: random.Random, *, fine: bool) -> Conditions:
     if chance.random() < 0.2:
         return Conditions()
     return Conditions(
         latency=chance.choice([0, 0.001, 0.05, 0.3]),
         jitter=chance.choice([0, 0, 0.02, 0.5]),
         bandwidth=chance.choice([math.inf, math.inf, 1e6, 2e4]),
-        chunk=chance.choice([None, None, 3000, 50]),
-        buffer=chance.choice([2**16, 2**16, 5000, 500]),
+        chunk=chance.choice([None, 50 if fine else 3000]),
+        buffer=chance.choice([2**16, 500 if fine else 5000]),
     )
 
 
-def _visit(chance: random.Random, horizon: float) -> Visit:
-    client, server = _part(chance, horizon), _part(chance, horizon)
+def _visit(chance: random.Random, horizon: float, sizes: Sequence[int]) -> Visit:
+    client, server = _part(chance, horizon, sizes), _part(chance, horizon, sizes)
     if client.ending is server.ending is Ending.STAY:  # one of them has to go
         client = replace(client, ending=Ending.RETURN)
     return Visit(chance.choice([0, 0, horizon / 10]), client, server)
 
 
-def _part(chance: random.Random, horizon: float) -> Part:
-    sends = chance.randint(5, 12)
-    actions = [_send(chance) for _ in range(sends)] + [
+def _part(chance: random.Random, horizon: float, sizes: Sequence[int]) -> Part:
+    sends = chance.randint(8, 14)
+    actions = [_send(chance, sizes) for _ in range(sends)] + [
         _other(chance, horizon) for _ in range(chance.randint(0, 4))
     ]
     chance.shuffle(actions)
@@ -191,12 +202,9 @@ def _part(chance: random.Random, horizon: float) -> Part:
     )
 
 
-def _send(chance: random.Random) -> Action:
-    size = chance.choice([0, 5, 30, 125, 126, 1000, 1000, 4000, 70_000])
-    if size == 70_000 and chance.random() < 0.7:
-        size = 200
+def _send(chance: random.Random, sizes: Sequence[int]) -> Action:
     return Send(
-        size,
+        chance.choice(sizes),
         text=chance.random() < 0.5,
         how=chance.choices(list(How), [6, 1, 1])[0],
         cancel_at=_sometimes(chance),
@@ -227,7 +235,7 @@ def _drain(chance: random.Random, horizon: float) -> Drain:
     return Drain(chance.uniform(0, horizon), timeout, chance.choice([0, timeout / 2]))
 
 
-def _strikes(chance: random.Random, clients: int, horizon: float) -> list[Strike]:
+def _strikes(chance: random.Random, clients: int, horizon: float, *, fine: bool) -> list[Strike]:
     strikes: list[Strike] = []
     for _ in range(chance.choice([0, 1, 2, 4, 8])):
         time = chance.uniform(0, horizon / 2)
@@ -236,7 +244,7 @@ def _strikes(chance: random.Random, clients: int, horizon: float) -> list[Strike
         fault: Fault | None = None
         match chance.randint(0, 5):
             case 0:
-                fault = _conditions(chance)
+                fault = _conditions(chance, fine=fine)
             case 1:
                 to = chance.choice([None, f"client{client}", "server"])
                 fault = Stall(seconds, to)

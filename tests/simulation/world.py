@@ -14,6 +14,7 @@ from tests.simulation.ledger import LEEWAY, Ledger, Verdict
 from tests.simulation.program import Ending, Program, Visit
 from trioweb.testing import (
     Conditions,
+    Fault,
     HalfOpen,
     Recorder,
     Reset,
@@ -60,14 +61,15 @@ class _OpaqueListener(trio.abc.Listener[trio.abc.Stream]):
 class World:
     """One run of one program."""
 
-    def __init__(self, program: Program, seed: int) -> None:
-        self.verdict = Verdict()
-        self.recorder = Recorder(max_lines=2000)
+    def __init__(self, program: Program, seed: int, recorder: Recorder | None = None) -> None:
+        self.verdict = Verdict(programs=1)
         self._program = program
         self._network = VirtualNetwork(seed)
-        self._network.taps.append(self.recorder)
+        if recorder is not None:
+            self._network.taps.append(recorder)
         self._ledgers: dict[str, tuple[Ledger, Ledger]] = {}
         self._raised = 0
+        self._weather = dict(enumerate(program.conditions))
         self._server: trioweb.Server
 
     async def run(self) -> None:
@@ -112,9 +114,7 @@ class World:
             return
         client, number = map(int, key.split("-"))
         up, down = self._ledgers[key]
-        actor = Actor(
-            self._program, self._program.clients[client][number].server, ws, down, up
-        )
+        actor = Actor(self._program, self._program.clients[client][number].server, ws, down, up)
         try:
             await actor.run()
         except Boom:
@@ -136,9 +136,7 @@ class World:
 
     async def _visit_all(self, client: int, visits: tuple[Visit, ...]) -> None:
         with self._network.host(f"client{client}"):
-            self._network.link(f"client{client}", "server").inject(
-                self._program.conditions[client]
-            )
+            self._network.link(f"client{client}", "server").inject(self._program.conditions[client])
             for number, visit in enumerate(visits):
                 await trio.sleep(visit.pause)
                 start = trio.current_time()
@@ -165,6 +163,7 @@ class World:
             try:
                 async with self._connect(client, key) as ws:
                     self.verdict.connections += 1
+                    self.verdict.faults.update(_imperfections(self._weather[client]))
                     actor = Actor(self._program, part, ws, *ledgers)
                     try:
                         await actor.run()
@@ -186,6 +185,8 @@ class World:
             f"{part.ending}: {raised!r}",
         )
         abrupt = raised is not None or scope.cancelled_caught
+        if scope.cancelled_caught:  # it may have been on its way out already
+            left = max(left, scope.deadline)
         self._expect_in_time(f"leaving {key}", left, 0 if abrupt else self._program.timeouts.close)
         self._check_gone(actor.ws)
         if actor.heard_all:
@@ -221,7 +222,7 @@ class World:
                     for number in range(12):
                         await trio.sleep(number)
                         start = trio.current_time()
-                        message = f"{name} {number}" * (1 + 300 * number)
+                        message = f"{name} {number} " * (1 + 3 * number)
                         await ws.send(message)
                         same = await ws.receive() == message
                         self.verdict.expect(same, "a healthy connection is never disturbed", number)
@@ -248,11 +249,10 @@ class World:
                 link.heal()
                 continue
             if link.connections:  # what strikes nobody is not counted
-                kind = type(fault).__name__
-                if isinstance(fault, (Reset, HalfOpen)) and fault.after_bytes:
-                    kind += " at a byte"
-                self.verdict.faults[kind] += 1
+                self.verdict.faults[_kind(fault)] += 1
             link.inject(fault)
+            if isinstance(fault, Conditions):
+                self._weather[strike.client] = fault
 
     # --- checks ------------------------------------------------------------------------------
 
@@ -279,6 +279,26 @@ class World:
             "no exception is lost",
             [r.getMessage() for r in records],
         )
+
+
+def _kind(fault: Fault) -> str:
+    """Name a fault for the counts."""
+    match fault:
+        case Conditions():
+            return "change of weather"
+        case HalfOpen(after_bytes=0):
+            return "half open"
+        case Reset() | HalfOpen() if fault.after_bytes:
+            return "kill at a byte"
+        case _:
+            return type(fault).__name__.lower()
+
+
+def _imperfections(conditions: Conditions) -> list[str]:
+    """Name what is not perfect under the conditions that a connection was opened in."""
+    usual = Conditions()
+    names = ("latency", "jitter", "bandwidth", "chunk", "buffer")
+    return [name for name in names if getattr(conditions, name) != getattr(usual, name)]
 
 
 def _tasks() -> set[str]:
@@ -312,10 +332,13 @@ def _logged() -> Iterator[list[logging.LogRecord]]:
         logger.propagate = propagate
 
 
-def simulate(program: Program, seed: int) -> World:
+def simulate(program: Program, seed: int, recorder: Recorder | None = None) -> Verdict:
     """Run a program; its verdict says what was checked, and what was broken."""
-    world = World(program, seed)
+    world = World(program, seed, recorder)
     with _logged() as records:
-        run(world.run, seed=seed)
+        try:
+            run(world.run, seed=seed)
+        except Exception as error:  # noqa: BLE001 - the verdict is where it is told
+            world.verdict.expect(False, "no exception is lost or wrapped", repr(error))
     world.check_log(records)
-    return world
+    return world.verdict
