@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 import trioweb
 from trioweb.testing import Conditions, Reset, open_pair, run
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import trio
 
 from tests.simulation.ledger import LEEWAY, Ledger, Verdict
@@ -25,7 +27,7 @@ from trioweb.types import Message
 HEADER = 14
 
 
-class Boom(Exception):  # noqa: N818 - it is none of ours
+class Boom(Exception):
     """What a part raises."""
 
 
@@ -132,10 +134,8 @@ class Actor:
         if taking.pause:
             await trio.sleep(taking.pause)
         if taking.nowait:
-            try:
+            with contextlib.suppress(trio.WouldBlock):
                 self._got(self.ws.receive_nowait())
-            except trio.WouldBlock:
-                pass
             return
         await self._maybe_cancelled(taking.cancel_at, self._receive_one)
 

@@ -11,7 +11,7 @@ from trioweb.types import Message
 LEEWAY = 0.1
 
 
-class Violation(AssertionError):  # noqa: N818 - that is what it is
+class Violation(AssertionError):
     """Invariants that a program broke."""
 
 

@@ -258,7 +258,7 @@ def _strikes(chance: random.Random, clients: int, horizon: float, *, fine: bool)
             case _:
                 pass
         strikes.append(Strike(time, client, fault))
-    return strikes
+    return sorted(strikes, key=lambda strike: strike.time)
 
 
 def _bytes(chance: random.Random) -> int:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.simulation.__main__ import run_all, run_seed
+from tests.simulation.__main__ import run_seed
 from tests.simulation.program import draw
 from tests.simulation.world import simulate
 from trioweb.testing import Recorder
