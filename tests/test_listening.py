@@ -234,12 +234,10 @@ async def test_the_url_of_ipv6_listeners(ipv6, address, name):
 
 async def test_listeners_without_tcp_have_no_url(tmp_path):
     unix = bound(socket.AF_UNIX, str(tmp_path / "socket"))
-    with pytest.raises(ValueError, match="no TCP listener"):
-        url_of([unix], None, tls=False)
-    with pytest.raises(ValueError, match="no TCP listener"):
-        url_of([], "localhost", tls=False)
+    assert url_of([unix], None, tls=False) is None
+    assert url_of([], "localhost", tls=False) is None
     tcp = bound(socket.AF_INET, "127.0.0.1")
-    assert url_of([unix, tcp], None, tls=False).startswith("ws://127.0.0.1:")
+    assert str(url_of([unix, tcp], None, tls=False)).startswith("ws://127.0.0.1:")
     await close([unix, tcp])
 
 

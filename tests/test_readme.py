@@ -5,6 +5,7 @@ A comment directly above a fence says what the fence is:
 - ``<!-- run: server -->`` a program that serves; it runs while the clients below it do;
 - ``<!-- run: client -->`` a program that must end well while that server runs;
 - ``<!-- run: program -->`` a program that must end well on its own;
+- ``<!-- run: tests -->`` a part of one file of tests, which pytest must pass;
 - ``<!-- run: output -->`` what the client or program above it prints;
 - ``<!-- run: file static/index.html -->`` a file that the page's programs find there.
 
@@ -46,6 +47,11 @@ class Program:
 
     source: str
     output: str | None = None
+    #: How it is run: by Python alone, or by pytest.
+    runner: tuple[str, ...] = ()
+
+
+PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "trio_mode=true")
 
 
 @dataclass
@@ -62,6 +68,7 @@ def scenarios(name: str, text: str) -> list[Scenario]:
     """Collect what a page marks to be run."""
     found: list[Scenario] = []
     files: dict[str, str] = {}
+    tests = Program("", runner=PYTEST)
     for fence in FENCE.finditer(text):
         mark, body = fence["mark"], fence["body"]
         if mark is None:
@@ -70,6 +77,10 @@ def scenarios(name: str, text: str) -> list[Scenario]:
             found.append(Scenario(f"{name}-{len(found) + 1}", files, server=body))
         elif mark == "program":
             found.append(Scenario(f"{name}-{len(found) + 1}", files, programs=[Program(body)]))
+        elif mark == "tests":
+            if not tests.source:
+                found.append(Scenario(f"{name}-{len(found) + 1}", files, programs=[tests]))
+            tests.source += f"{body}\n\n"
         elif mark == "client" and found and found[-1].server is not None:
             found[-1].programs.append(Program(body))
         elif mark == "output" and found and found[-1].programs:
@@ -107,9 +118,9 @@ async def run_scenario(scenario: Scenario, folder: Path) -> None:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(body)
 
-    def run(source: str, file: str, **streams: bool) -> partial[Any]:
+    def run(source: str, file: str, *runner: str, **streams: bool) -> partial[Any]:
         (folder / file).write_text(source.replace("8765", str(port)))
-        command = [sys.executable, "-W", "error", file]
+        command = [sys.executable, "-W", "error", *runner, file]
         return partial(
             trio.run_process, command, cwd=folder, env=environment, check=False, **streams
         )
@@ -120,10 +131,12 @@ async def run_scenario(scenario: Scenario, folder: Path) -> None:
             server = await nursery.start(run(scenario.server, "server.py"))
             await until_listening(server, port)
         for number, program in enumerate(scenario.programs):
-            client = run(program.source, f"program{number}.py", capture_stdout=True)
+            client = run(
+                program.source, f"program{number}.py", *program.runner, capture_stdout=True
+            )
             with trio.fail_after(PATIENCE):
                 done = await client()
-            assert done.returncode == 0
+            assert done.returncode == 0, done.stdout.decode()
             if program.output is not None:
                 assert done.stdout.decode() == program.output
         if server is not None:
@@ -195,6 +208,8 @@ async def test_checker_gives_server_and_client_one_free_port(tmp_path: Path) -> 
         [("program", "raise SystemExit(1)")],
         [("program", "import warnings; warnings.warn('old', DeprecationWarning)")],
         [("program", "print('this')"), ("output", "that")],
+        [("tests", "def test_one(): pass"), ("tests", "def test_two(): assert False")],
+        [("tests", "async def test_is_run_by_trio(): assert False")],
         [("server", "raise SystemExit(1)"), ("client", "pass")],
     ],
 )

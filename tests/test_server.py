@@ -696,6 +696,18 @@ async def test_a_stubborn_handler_is_cancelled_at_nine_tenths_of_the_time(clock,
     assert "outlives" not in caplog.text
 
 
+async def test_who_comes_during_a_drain_is_refused_at_once(clock):
+    async with trio.open_nursery() as nursery, serving(forever) as server, upgraded(server):
+        nursery.start_soon(functools.partial(server.drain, 10, grace=5))
+        await server.draining.wait()
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        start = trio.current_time()
+        with pytest.raises(trioweb.ConnectFailed):
+            async with trioweb.connect(server.url):  # it still knows its address
+                pass
+        assert trio.current_time() - start < 1
+
+
 async def test_a_drain_returns_in_time_although_a_peer_never_answers(clock):
     async with serving(forever) as server, upgraded(server) as peer:
         await trio.testing.wait_all_tasks_blocked(0.05)

@@ -25,29 +25,36 @@ class Codec(Protocol):
     """Turns values into messages and back; synchronous, without state between calls."""
 
     def encode(self, value: Any, /) -> Message:
-        """Return the message for a value; raises `TypeError` for one it cannot express."""
+        """Return the message for a value, the same each time, and leave the value as it is.
+
+        Raises `TypeError` for a value that it cannot express.
+        """
         ...
 
     def decode(self, message: Message, /) -> Any:
-        """Return the value in a message; raises `ValueError` that names where it is wrong."""
+        """Return the value in a message, which comes from a peer and may be anything.
+
+        Raises `ValueError` that names where it is wrong, and nothing else.
+        """
         ...
 
 
 class Observer:
     """Hooks on a server's or a client's connections; override those you need.
 
-    They run inline, in the task where the event happens: they must not block. One that raises
-    is logged and does not disturb the connection.
+    They are plain functions and run inline, in the task where the event happens: they must not
+    block. One that raises is logged and does not disturb the connection. Each connection is
+    ``opened`` once, and ``ended`` once after that.
     """
 
     def opened(self, connection: Connection) -> None:
         """Note that the handshake is done."""
 
     def ended(self, connection: Connection, close: Close) -> None:
-        """Note that the connection is over."""
+        """Note that the connection is over: ``close`` is what its ``closed`` says from now on."""
 
     def handler_failed(self, connection: Connection, error: BaseException) -> None:
-        """Note that a handler raised; its connection closes with 1011."""
+        """Note what a server's handler raised; its connection closes with 1011."""
 
     def answered(self, request: Request | None, response: Response) -> None:
         """Note a plain response instead of an upgrade; no request if it was not legible."""

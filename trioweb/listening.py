@@ -52,15 +52,15 @@ def is_loopback(listeners: Iterable[trio.abc.Listener[trio.abc.Stream]]) -> bool
 
 def url_of(
     listeners: Sequence[trio.abc.Listener[trio.abc.Stream]], host: str | None, *, tls: bool
-) -> str:
+) -> str | None:
     """Return one ``ws://`` or ``wss://`` address that leads to the listeners.
 
-    Raises `ValueError` if none of them is a TCP listener.
+    None if none of them is a TCP listener.
     """
     tls = tls or any(isinstance(listener, trio.SSLListener) for listener in listeners)
     names = _addresses(listeners)
     if not names:
-        raise ValueError("no TCP listener among the listeners: they have no URL")
+        return None
     name, port = names[0]
     address = _ip_address(name)
     if address is None:  # a host of a virtual network

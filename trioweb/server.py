@@ -81,7 +81,7 @@ class Server:
         #: Set when `drain` begins: long-running handlers may wait for it to say good-bye.
         self.draining = trio.Event()
         self._options = options
-        self._host = host
+        self._url = url_of(listeners, host, tls=options.ssl_context is not None)
         self._attendant = Attendant()
         self._handshakes: set[trio.CancelScope] = set()
         self._running: dict[WebSocket, tuple[Upgraded, trio.CancelScope]] = {}
@@ -98,7 +98,9 @@ class Server:
 
         Raises `ValueError` if the server has no TCP listener.
         """
-        return url_of(self.listeners, self._host, tls=self._options.ssl_context is not None)
+        if self._url is None:
+            raise ValueError("no TCP listener among the listeners: they have no URL")
+        return self._url
 
     @property
     def connections(self) -> AbstractSet[WebSocket]:
@@ -118,7 +120,7 @@ class Server:
     ) -> None:
         """Stop: accept nobody more, close every connection, and return within ``timeout``.
 
-        Sets `draining`, gives handlers ``grace`` seconds for last words, closes with ``code``
+        Closes the listeners, sets `draining`, gives handlers ``grace`` seconds for last words, closes with ``code``
         and ``reason``, waits for the handlers, and cancels those that are left when nine tenths
         of the time are over. A handler that even then goes on is named in the log. A second
         call waits for the first. A handler that calls it waits for itself, and is cancelled.
@@ -147,9 +149,9 @@ class Server:
                 scope.cancel()
             with trio.CancelScope(deadline=self._deadline):
                 await self._wait_ended()
+        finally:
             for ws in self._running:
                 logger.warning("%s: the handler %s outlives the drain", ws.id, self._name(ws))
-        finally:
             self._drained.set()
             self._changed.unpark_all()
 
@@ -175,6 +177,9 @@ class Server:
             await trio.serve_listeners(
                 self._serve_one, list(self.listeners), handler_nursery=nursery
             )
+        # Draining: who comes now is refused at once, instead of waiting for nobody.
+        for listener in self.listeners:
+            await trio.aclose_forcefully(listener)
 
     async def _serve_one(self, stream: trio.abc.Stream) -> None:
         upgraded: Upgraded | None = None

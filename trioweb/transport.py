@@ -34,7 +34,10 @@ _PIECE = 2**14
 
 
 class Transport(trio.abc.AsyncResource):
-    """Carries bytes both ways. One task reads at a time, and one writes."""
+    """Carries bytes both ways. One task reads at a time, and one writes.
+
+    Every async call runs a checkpoint. `trioweb.testing.contracts` checks all this.
+    """
 
     #: As ``getsockname`` and ``getpeername`` give them; None where that has no meaning.
     local_address: Any = None
@@ -44,19 +47,19 @@ class Transport(trio.abc.AsyncResource):
 
     @abstractmethod
     async def read(self, max_bytes: int) -> bytes:
-        """Wait for bytes, at most so many; ``b""`` is the end."""
+        """Wait for bytes, at most so many; ``b""`` is the end, and comes again and again."""
 
     @abstractmethod
     async def write(self, data: bytes | memoryview) -> int:
-        """Wait until some of the bytes are taken; return how many."""
+        """Wait until some of the bytes are taken, at least one; return how many."""
 
     @abstractmethod
     async def send_eof(self) -> None:
-        """Tell the peer that nothing more comes, where the transport `half_closes`."""
+        """Tell the peer that nothing more comes; unless it `half_closes`, do nothing."""
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Close the transport; when cancelled, close it at once."""
+        """Close the transport, and wake who waits in it; when cancelled, close it at once."""
 
 
 class NonblockingTransport(Transport):
@@ -68,7 +71,7 @@ class NonblockingTransport(Transport):
 
     @abstractmethod
     async def wait_readable(self) -> None:
-        """Wait until `read_nowait` may have something; also returns after `interrupt`."""
+        """Wait until `read_nowait` may have something, an `interrupt`, or the transport's end."""
 
     @abstractmethod
     def write_nowait(self, data: bytes | memoryview) -> int:
@@ -76,7 +79,7 @@ class NonblockingTransport(Transport):
 
     @abstractmethod
     async def wait_writable(self) -> None:
-        """Wait until `write_nowait` may take something; also returns after `interrupt`."""
+        """Wait until `write_nowait` may take something, an `interrupt`, or the transport's end."""
 
     @abstractmethod
     def interrupt(self) -> None:
