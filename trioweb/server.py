@@ -120,11 +120,11 @@ class Server:
     ) -> None:
         """Stop: accept nobody more, close every connection, and return within ``timeout``.
 
-        Closes the listeners, sets `draining`, gives handlers ``grace`` seconds for last words, closes with ``code``
-        and ``reason``, waits for the handlers, and cancels those that are left when nine tenths
-        of the time are over. A handler that even then goes on is named in the log. A second
-        call waits for the first. A handler that calls it waits for itself, and is cancelled.
-        Raises `ValueError` for a code that may not be sent.
+        Closes the listeners, sets `draining`, gives handlers ``grace`` seconds for last words,
+        closes with ``code`` and ``reason``, waits for the handlers, and cancels those that are
+        left when nine tenths of the time are over. A handler that even then goes on is named in
+        the log. A second call waits for the first. A handler that calls it waits for itself, and
+        is cancelled. Raises `ValueError` for a code that may not be sent.
         """
         close = check_close(code, reason)
         if self.draining.is_set():

@@ -2,17 +2,21 @@
 
 from .faults import Conditions, Fault, HalfOpen, Partition, Reset, Stall
 from .network import Link, Step, VirtualHost, VirtualNetwork
+from .orphans import OrphanTasks, no_orphans
 from .pairs import Pair, open_pair
 from .recorder import Entry, Recorder, parse_recording
 from .replay import replay
 from .scheduling import deterministic, run
+from .steps import CountSteps, at_every_step, cancelled_at
 
 __all__ = [
     "Conditions",
+    "CountSteps",
     "Entry",
     "Fault",
     "HalfOpen",
     "Link",
+    "OrphanTasks",
     "Pair",
     "Partition",
     "Recorder",
@@ -21,7 +25,10 @@ __all__ = [
     "Step",
     "VirtualHost",
     "VirtualNetwork",
+    "at_every_step",
+    "cancelled_at",
     "deterministic",
+    "no_orphans",
     "open_pair",
     "parse_recording",
     "replay",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 import trio
 
 from ..client import connect
 from ..connection import WebSocket
+from ..nursery import OwnNursery
 from ..server import ServerOptions, open_server
 from .faults import Conditions
 from .network import Link, VirtualNetwork
@@ -28,33 +29,42 @@ class Pair(NamedTuple):
 @asynccontextmanager
 async def open_pair(
     *,
-    conditions: Conditions = Conditions(),
-    seed: int = 0,
     network: VirtualNetwork | None = None,
+    conditions: Conditions | None = None,
     client: Mapping[str, Any] | None = None,
     server: ServerOptions | None = None,
 ) -> AsyncGenerator[Pair]:
     """Connect a client and a server in memory for the length of a block, which gets the `Pair`.
 
     They are what `trioweb.connect` and `trioweb.open_server` make, with the options of those in
-    ``client`` and ``server``, on the hosts ``"client"`` and ``"server"`` of a network of their
-    own (with ``conditions`` and ``seed``) or of the given one. At the end both close; what the
+    ``client`` and ``server``, on the hosts ``"client"`` and ``"server"`` of the given network or
+    one of their own; ``conditions`` are injected into the link. At the end both close; what the
     block raises comes out as it is. Raises what `trioweb.connect` raises.
     """
-    if network is None:
-        network = VirtualNetwork(seed, conditions=conditions)
-    accepted, connections = trio.open_memory_channel[WebSocket](1)
-    done = trio.Event()
+    network = network or VirtualNetwork()
+    over, closed = trio.Event(), trio.Event()
 
-    async def stay(ws: WebSocket) -> None:
-        await accepted.send(ws)
-        await done.wait()
+    async def hold(task_status: trio.TaskStatus[Pair]) -> None:
+        # A task of its own: the block stays on the host that its caller is on.
+        accepted, connections = trio.open_memory_channel[WebSocket](1)
 
-    async with AsyncExitStack() as stack:
-        # Only entering happens on the hosts: the block runs where its caller does.
-        with network.host("server"):
-            running = await stack.enter_async_context(open_server(stay, 0, **(server or {})))
-        with network.host("client"):
-            ws = await stack.enter_async_context(connect(running.url, **(client or {})))
-        stack.callback(done.set)
-        yield Pair(ws, await connections.receive(), network.link("client", "server"))
+        async def stay(ws: WebSocket) -> None:
+            await accepted.send(ws)
+            await over.wait()
+
+        with network.host("client"), network.host("server"):
+            link = network.link("client", "server")
+            if conditions is not None:
+                link.inject(conditions)
+            async with open_server(stay, 0, **(server or {})) as running:
+                with network.host("client"):
+                    async with connect(running.url, **(client or {})) as ws:
+                        task_status.started(Pair(ws, await connections.receive(), link))
+                        await over.wait()
+        closed.set()
+
+    async with OwnNursery() as nursery:
+        pair: Pair = await nursery.start(hold, name="open_pair")
+        yield pair
+        over.set()
+        await closed.wait()
