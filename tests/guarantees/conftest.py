@@ -1,4 +1,4 @@
-"""Every guarantee is tested over real sockets, plain and with TLS, on the virtual clock."""
+"""Every guarantee is tested over TCP, TLS and the virtual network, on the virtual clock."""
 
 from __future__ import annotations
 
@@ -7,23 +7,20 @@ import ssl
 import pytest
 from trio.testing import MockClock
 
-from tests.guarantees.peers import Link
+from tests.guarantees.peers import Link, TCPLink, TLSLink, VirtualLink
 
 
-@pytest.fixture(params=["tcp", "tls"])
+@pytest.fixture(params=["tcp", "tls", "virtual"])
 def link(
     request: pytest.FixtureRequest, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
 ) -> Link:
     """Return each kind of link in turn."""
-    if request.param == "tcp":
-        return Link("tcp")
-    return Link("tls", server_tls, client_tls)
+    if request.param == "tls":
+        return TLSLink(server_tls, client_tls)
+    return TCPLink() if request.param == "tcp" else VirtualLink()
 
 
 @pytest.fixture
-def clock() -> MockClock:
-    """Jump to the next deadline when nothing has happened for 2 real milliseconds.
-
-    Not at once, as `autojump_clock` does: bytes on loopback take a moment.
-    """
-    return MockClock(autojump_threshold=0.002)
+def clock(link: Link) -> MockClock:
+    """Jump to the next deadline when nothing has happened for a moment, as long as bytes take."""
+    return MockClock(autojump_threshold=link.moment)

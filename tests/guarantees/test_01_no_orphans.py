@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import MockClock
 
 import trioweb
 from tests.guarantees.peers import Link, echo, tasks
@@ -15,7 +13,7 @@ from tests.guarantees.peers import Link, echo, tasks
 async def test_client_and_server_blocks(clock: MockClock, link: Link) -> None:
     before = tasks()
     async with link.server(echo) as server:
-        await wait_all_tasks_blocked(0.01)
+        await link.settle()
         with_server = tasks()
         async with link.client(server) as ws:
             await ws.send("x")
@@ -23,7 +21,7 @@ async def test_client_and_server_blocks(clock: MockClock, link: Link) -> None:
             await trio.sleep(1)  # nobody receives, so the reader task takes over
             during = tasks()
             assert {name.split()[-1] for name in during} >= {"heartbeat", "reader"}
-        await wait_all_tasks_blocked(0.01)
+        await link.settle()
         assert tasks() == with_server
     assert tasks() == before
 
@@ -43,7 +41,7 @@ async def test_every_way_out(clock: MockClock, link: Link, how: str) -> None:
                         scope.cancel()
                         await trio.lowlevel.checkpoint()
                     if how == "peer resets":
-                        peer.reset()
+                        link.reset(peer)
                     if how == "drain":
                         await server.drain()
     assert tasks() == before
@@ -52,9 +50,7 @@ async def test_every_way_out(clock: MockClock, link: Link, how: str) -> None:
 async def test_serve_in_a_nursery(clock: MockClock, link: Link) -> None:
     before = tasks()
     async with trio.open_nursery() as nursery:
-        server = await nursery.start(
-            partial(trioweb.serve, echo, 0, host="127.0.0.1", ssl_context=link.server_tls)
-        )
+        server = await nursery.start(link.serve, echo)
         async with link.client(server) as ws:
             await ws.send("x")
             assert await ws.receive() == "x"
@@ -66,7 +62,7 @@ async def test_serve_in_a_nursery(clock: MockClock, link: Link) -> None:
 
 async def test_no_connection_comes_about(clock: MockClock, link: Link) -> None:
     async with link.server(echo) as server:
-        await wait_all_tasks_blocked(0.01)
+        await link.settle()
         before = tasks()
         stream = await link.open_stream(server)
         with pytest.raises(trioweb.HandshakeTimeout):
@@ -75,5 +71,5 @@ async def test_no_connection_comes_about(clock: MockClock, link: Link) -> None:
             ):
                 pass
         await stream.aclose()
-        await wait_all_tasks_blocked(0.01)
+        await link.settle()
         assert tasks() == before

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import MockClock
 
 import trioweb
 from tests.guarantees.peers import PING, TEXT, Link, first_connection, frame
@@ -24,7 +24,7 @@ async def _flood(link: Link, data: bytes, limits: trioweb.Limits) -> trioweb.Sta
     async with link.server(_stay, limits=limits, heartbeat=None) as server:
         async with link.by_hand(server) as peer:
             with trio.move_on_after(5) as scope:
-                for _ in range(1000):
+                for _ in range(link.enough // len(data) + 1):
                     await peer.stream.send_all(data)
             assert scope.cancelled_caught, "nothing stops the peer"
             (ws,) = server.connections
@@ -53,7 +53,7 @@ async def test_undecoded_bytes_are_at_most_one_read(clock: MockClock, link: Link
     async with link.server(_stay, limits=limits, heartbeat=None) as server:
         async with link.by_hand(server) as peer:
             with trio.move_on_after(5):
-                while True:
+                for _ in range(1000):
                     await peer.stream.send_all(frame(TEXT, b"x" * 10) * 1000)
             (ws,) = server.connections
             assert 0 < ws.statistics().bytes_received <= 2 * 4096
@@ -64,9 +64,7 @@ async def test_outbox(clock: MockClock, link: Link, bound: str) -> None:
     limits = _limits(outbox_bytes=10_000) if bound == "outbox_bytes" else _limits(outbox_frames=20)
 
     async def talk(ws: trioweb.WebSocket) -> None:
-        for _ in range(50_000):
-            await ws.send(b"x" * 1000)
-        raise AssertionError("nothing stops the sender")
+        await link.talk(ws, 1000)
 
     async with link.server(talk, limits=limits, heartbeat=None) as server, link.by_hand(server):
         await trio.sleep(5)
@@ -112,10 +110,10 @@ async def test_pings_of_our_own_wait_for_room(clock: MockClock, link: Link) -> N
         with trio.move_on_after(1):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_fill, ws)
-                await wait_all_tasks_blocked(0.01)
+                await link.settle()
                 for _ in range(200):
                     nursery.start_soon(ws.ping)
-                await wait_all_tasks_blocked(0.01)
+                await link.settle()
                 assert life.outbox.frames - len(life.outbox._data) <= 64
         assert not life.pings
 

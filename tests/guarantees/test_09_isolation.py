@@ -52,7 +52,7 @@ async def test_the_end_of_its_own_connection_is_no_error(
 
     async with link.server(handler) as server, link.by_hand(server) as peer:
         await first_connection(server)
-        peer.reset()
+        link.reset(peer)
         await trio.sleep(1)
         assert not server.connections
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
@@ -112,7 +112,7 @@ async def test_a_peer_that_vanishes(clock: MockClock, link: Link) -> None:
         for sent in (b"", frame(TEXT, b"x"), frame(TEXT, b"x" * 100)[:50]):
             async with link.by_hand(server) as peer:
                 await peer.stream.send_all(sent)
-                peer.reset()
+                link.reset(peer)
             await _works(good)
         await trio.sleep(1)
         assert len(server.connections) == 1

@@ -10,7 +10,7 @@ from trio.testing import MockClock
 
 import trioweb
 from tests.guarantees.peers import Link, first_connection
-from tests.guarantees.steps import CountSteps
+from trioweb.testing.steps import CountSteps
 
 
 async def _wait(ws: trioweb.WebSocket) -> None:
