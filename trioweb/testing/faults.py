@@ -29,12 +29,12 @@ class Conditions:
 
     def __post_init__(self) -> None:
         for name in ("latency", "jitter"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"Conditions.{name} must be finite and not below 0")
-        for name in ("bandwidth", "chunk", "buffer"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"Conditions.{name} must be positive, not {value!r}")
+            _require(0 <= value < math.inf, f"Conditions.{name}", "finite and not below 0", value)
+        _require(self.bandwidth > 0, "Conditions.bandwidth", "above 0", self.bandwidth)
+        _require(self.buffer >= 1, "Conditions.buffer", "at least 1", self.buffer)
+        if self.chunk is not None:
+            _require(self.chunk >= 1, "Conditions.chunk", "at least 1, or None", self.chunk)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,9 @@ class Stall:
     seconds: float = math.inf
     #: The host that gets nothing; None: both.
     to: str | None = None
+
+    def __post_init__(self) -> None:
+        _require(self.seconds >= 0, "Stall.seconds", "not below 0", self.seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +60,28 @@ class Partition:
     #: How long, unless `Link.heal` comes first.
     seconds: float = math.inf
 
+    def __post_init__(self) -> None:
+        _require(self.seconds >= 0, "Partition.seconds", "not below 0", self.seconds)
+
 
 @dataclass(frozen=True, slots=True)
 class Reset:
     """Every connection of the link breaks at both ends (RST); what was under way is lost."""
 
-    #: Strike each connection when its writers have sent so many bytes more, in the midst of a
-    #: write if need be; 0 is at once.
+    #: Strike when the link's connections have sent so many bytes more, both ways together, in
+    #: the midst of a write if need be; 0 is at once. A later fault that waits so takes its place.
     after_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        _require(self.after_bytes >= 0, "Reset.after_bytes", "not below 0", self.after_bytes)
 
 
 @dataclass(frozen=True, slots=True)
 class HalfOpen:
     """One end of every connection vanishes without a word, as a machine without power does.
 
-    The other end hears nothing, neither FIN nor RST, and what it sends goes nowhere.
+    The other end hears nothing after what was under way, neither FIN nor RST, and what it sends
+    goes nowhere.
     """
 
     #: The host that vanishes; None: the one that opened the connection.
@@ -79,6 +89,14 @@ class HalfOpen:
     #: As in `Reset`.
     after_bytes: int = 0
 
+    def __post_init__(self) -> None:
+        _require(self.after_bytes >= 0, "HalfOpen.after_bytes", "not below 0", self.after_bytes)
+
 
 #: All that `Link.inject` takes.
 Fault: TypeAlias = Conditions | Stall | Partition | Reset | HalfOpen
+
+
+def _require(fulfilled: bool, name: str, what: str, value: object) -> None:
+    if not fulfilled:
+        raise ValueError(f"{name} must be {what}, not {value!r}")

@@ -14,7 +14,7 @@ import random
 import socket
 from collections import Counter
 from collections.abc import Generator, Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 import trio
@@ -27,8 +27,8 @@ __all__ = ["Link", "Step", "VirtualHost", "VirtualListener", "VirtualNetwork"]
 
 #: Connections that wait to be accepted; above it who connects waits.
 _BACKLOG = 128
-#: The first port of those that a host gives to itself.
-_FIRST_FREE_PORT = 49152
+#: The ports that a host gives to itself, over and over again (RFC 6335, 6).
+_FIRST_FREE_PORT, _LAST_PORT = 49152, 65535
 _ITSELF = frozenset({None, "", "localhost", "127.0.0.1", "::1", "0.0.0.0", "::"})  # noqa: S104
 
 
@@ -54,10 +54,7 @@ class Link:
 
         Raises `ValueError` if it names a host that is not at an end of this link.
         """
-        name = fault.to if isinstance(fault, Stall) else None
-        name = fault.vanished if isinstance(fault, HalfOpen) else name
-        if name is not None and name not in self.hosts:
-            raise ValueError(f"{fault} on the link {self}: it does not lead to {name!r}")
+        self.check(fault)
         self._network.faults[type(fault).__name__] += 1
         if isinstance(fault, Conditions):
             for way in self._ways.values():
@@ -65,7 +62,7 @@ class Link:
         elif isinstance(fault, (Stall, Partition)):
             until = trio.current_time() + fault.seconds
             for to, way in self._ways.items():
-                if name in (None, to):
+                if isinstance(fault, Partition) or fault.to in (None, to):
                     way.freeze(until)
             if isinstance(fault, Partition):
                 self._partitioned_until = max(self._partitioned_until, until)
@@ -74,6 +71,13 @@ class Link:
         else:
             self._strike(fault)
         self._wake()
+
+    def check(self, fault: Fault) -> None:
+        """Raise `ValueError` if the fault names a host that is not at an end of this link."""
+        name = fault.to if isinstance(fault, Stall) else None
+        name = fault.vanished if isinstance(fault, HalfOpen) else name
+        if name is not None and name not in self.hosts:
+            raise ValueError(f"{fault} on the link {self}: it does not lead to {name!r}")
 
     def heal(self) -> None:
         """End stalls and partitions now, and call off what waits for its ``after_bytes``."""
@@ -104,11 +108,14 @@ class Link:
 
     async def round_trip(self, target: str) -> None:
         """Wait as long as it takes to ask a host and hear its answer, partitions included."""
-        while trio.current_time() < self._partitioned_until:
-            with trio.CancelScope(deadline=self._partitioned_until):
-                await self._healed.park()
         there = self._ways[target]
-        await trio.sleep_until(there.arrival(0) + there.conditions.latency)
+        while True:
+            await trio.sleep_until(there.arrival(0) + there.conditions.latency)
+            if self._partitioned_until <= trio.current_time():
+                return
+            while self._partitioned_until > trio.current_time():  # it is lost, and sent again
+                with trio.CancelScope(deadline=self._partitioned_until):
+                    await self._healed.park()
 
     def connect(self, source: Address, target: Address) -> tuple[VirtualStream, VirtualStream]:
         """Make a connection; return the opener's end and the listener's."""
@@ -151,27 +158,19 @@ class VirtualListener(NamedListener):
 
     async def accept(self) -> trio.abc.Stream:
         """Wait for a connection; return this host's end of it."""
-        try:
-            return await self._arrivals.receive()
-        except trio.EndOfChannel:  # closed while waiting
-            raise trio.ClosedResourceError("this listener is closed") from None
+        return await self._arrivals.receive()
 
     async def arrive(self, stream: VirtualStream) -> None:
-        """Queue a connection to be accepted; raises `ConnectionRefusedError` when closed."""
-        try:
-            await self._arrived.send(stream)
-        except trio.BrokenResourceError:
-            raise _refused(self.address) from None
+        """Queue a connection to be accepted."""
+        await self._arrived.send(stream)
 
     async def aclose(self) -> None:
         """Free the port; connections that nobody accepted are reset."""
-        self._host.listeners.pop(self.address[1], None)
-        while True:
-            try:
-                self._arrivals.receive_nowait().fail("reset")
-            except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
-                break
-        self._arrived.close()
+        if self._host.listeners.get(self.address[1]) is self:
+            del self._host.listeners[self.address[1]]
+        with suppress(trio.WouldBlock, trio.ClosedResourceError):
+            while True:
+                self._arrivals.receive_nowait().abort()
         self._arrivals.close()
         await trio.lowlevel.checkpoint()
 
@@ -222,8 +221,12 @@ class VirtualHost(Host):
         return self._network.tokens.randbytes(count)
 
     def _free_port(self) -> int:
-        self._last_port += 1
-        return self._last_port
+        while True:
+            self._last_port += 1
+            if self._last_port > _LAST_PORT:
+                self._last_port = _FIRST_FREE_PORT
+            if self._last_port not in self.listeners:
+                return self._last_port
 
 
 class Step(NamedTuple):
@@ -258,7 +261,12 @@ class VirtualNetwork:
 
     @contextmanager
     def host(self, name: str) -> Generator[VirtualHost]:
-        """Run the block, and the tasks that it starts, on a host, which is made if need be."""
+        """Run the block, and the tasks that it starts, on a host, which is made if need be.
+
+        Raises `ValueError` for a name that no URL could have.
+        """
+        if not name or not name.isascii() or name != name.lower():
+            raise ValueError(f"a host's name is in ASCII and lower case, not {name!r}")
         host = self.hosts.setdefault(name, VirtualHost(self, name))
         token = current_host.set(host)
         try:
@@ -283,12 +291,16 @@ class VirtualNetwork:
     async def play(self, script: Iterable[Step]) -> None:
         """Inject the faults of a script, each in its time; returns after the last.
 
-        Raises `ValueError` at once, without playing any, if a step's time has passed already.
+        Raises `ValueError` at once, without playing any, if a step's time has passed already or
+        its fault does not fit its link.
         """
         steps = sorted(script, key=lambda step: step.time)
         now = trio.current_time()
         if steps and steps[0].time < now:
             raise ValueError(f"this step is in the past, for it is {now:.6f} now: {steps[0]}")
+        for step in steps:
+            if step.fault is not None:
+                step.link.check(step.fault)
         await trio.lowlevel.checkpoint()
         for step in steps:
             await trio.sleep_until(step.time)
@@ -303,11 +315,17 @@ class VirtualNetwork:
         """Draw a script from the seed: from now on, about ``every`` so many seconds, some fault.
 
         Stalls and partitions without an end of their own last about ``every`` seconds.
-        Raises `ValueError` if ``until`` has passed already.
+        Raises `ValueError` if ``until`` has passed already or never comes, ``every`` is not above
+        0, or there are no links or faults.
         """
         time = trio.current_time()
         if until < time:
             raise ValueError(f"a script until {until} ends in the past: it is {time:.6f} now")
+        if until == math.inf or not 0 < every < math.inf or not links or not faults:
+            raise ValueError(
+                "a script needs an end, a time above 0 between faults, links, and faults: not "
+                f"until={until}, every={every}, {len(links)} links and {len(faults)} faults"
+            )
         steps: list[Step] = []
         while (time := time + self.chance.expovariate(1 / every)) < until:
             fault = self.chance.choice(faults)

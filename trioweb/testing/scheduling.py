@@ -20,18 +20,19 @@ __all__ = ["check_trio", "deterministic", "run"]
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
 
-_scheduler: Any = trio._core._run  # noqa: SLF001 - see above
+_scheduler: Any = getattr(trio._core, "_run", None)  # noqa: SLF001 - see above
 _SOURCE = "_r"
 _FLAG = "_ALLOW_DETERMINISTIC_SCHEDULING"
 
 
 def check_trio() -> None:
     """Raise `RuntimeError` unless Trio's task order can still be fixed by a seed."""
-    has_source = isinstance(getattr(_scheduler, _SOURCE, None), random.Random)
-    has_flag = isinstance(getattr(_scheduler, _FLAG, None), bool)
-    if not (has_source and has_flag):
+    kinds = {_SOURCE: random.Random, _FLAG: bool}
+    found = {name: getattr(_scheduler, name, None) for name in kinds}
+    missing = [name for name, kind in kinds.items() if not isinstance(found[name], kind)]
+    if missing:
         raise RuntimeError(
-            f"trio {trio.__version__} has no {_SOURCE} or {_FLAG} any more: "
+            f"trio {trio.__version__} has no {' and no '.join(missing)} any more: "
             "the order of its tasks cannot be fixed"
         )
 

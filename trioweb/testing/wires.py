@@ -7,9 +7,11 @@ sleeps until the next one; so an idle connection costs no task, and virtual time
 from __future__ import annotations
 
 import math
+import operator
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Protocol
 
 import trio
@@ -21,6 +23,9 @@ __all__ = ["Address", "Line", "Tap", "VirtualStream", "Way", "connect_ends"]
 
 #: A host's name and a port.
 Address = tuple[str, int]
+
+#: What arrives at once where the bandwidth is limited: about what a packet of Ethernet carries.
+_PACKET = 1460
 
 
 class Tap(Protocol):
@@ -57,21 +62,21 @@ class Way:
         self._chance = chance
         #: When the last byte that was sent will have left, at the bandwidth.
         self._free_at = 0.0
+        #: The last freeze, or what it and those that it met have come to.
         self._frozen_from = math.inf
-        self._frozen_until = math.inf
+        self._frozen_until = -math.inf
 
     def freeze(self, until: float) -> None:
-        """Let nothing arrive before; a freeze that lasts longer stands."""
+        """Let nothing arrive from this moment on; a freeze that lasts longer stands."""
         now = trio.current_time()
-        if now < self._frozen_until and self._frozen_from < math.inf:
-            self._frozen_until = max(self._frozen_until, until)
-        else:
+        if now > self._frozen_until:
             self._frozen_from, self._frozen_until = now, until
+        else:
+            self._frozen_until = max(self._frozen_until, until)
 
     def thaw(self) -> None:
         """End a freeze now."""
-        if self._frozen_from < math.inf:
-            self._frozen_until = min(self._frozen_until, trio.current_time())
+        self._frozen_until = min(self._frozen_until, trio.current_time())
 
     def arrival(self, size: int) -> float:
         """Send so many bytes; return when they arrive."""
@@ -93,29 +98,28 @@ class Way:
 
 
 class _Pipe:
-    """What is under way and unread on one direction of one connection, in order."""
+    """What is under way and unread on one direction of one connection, in order.
+
+    Nothing overtakes what was sent before, though its own time may come earlier.
+    """
 
     def __init__(self, way: Way) -> None:
         self.way = way
         self.size = 0
         self._segments: deque[tuple[float, memoryview]] = deque()
-        self._last = 0.0
         self._eof_at = math.inf
 
-    def put(self, data: bytes | memoryview) -> float:
-        arrival = self._last = max(self._last, self.way.arrival(len(data)))
-        self._segments.append((arrival, memoryview(bytes(data))))
-        self.size += len(data)
-        return arrival
+    def put(self, data: bytes | memoryview) -> None:
+        rest = memoryview(bytes(data))
+        self.size += len(rest)
+        # A slow link brings the first bytes of a large write long before the last.
+        most = _PACKET if self.way.conditions.bandwidth < math.inf else len(rest)
+        while rest:
+            segment, rest = rest[:most], rest[most:]
+            self._segments.append((self.way.arrival(len(segment)), segment))
 
     def end(self) -> None:
-        if self._eof_at == math.inf:
-            self._eof_at = self._last = max(self._last, self.way.arrival(0))
-
-    def clear(self) -> None:
-        self._segments.clear()
-        self._eof_at = math.inf
-        self.size = 0
+        self._eof_at = self.way.arrival(0)
 
     @property
     def next_arrival(self) -> float:
@@ -124,6 +128,7 @@ class _Pipe:
 
     @property
     def next_byte(self) -> float:
+        """When there is, or was, the next byte to read."""
         return self.way.delayed(self._segments[0][0]) if self._segments else math.inf
 
     def take(self, max_bytes: int) -> bytes | None:
@@ -148,7 +153,7 @@ class VirtualStream(NonblockingTransport, trio.abc.HalfCloseableStream):
     """One end of a connection in memory: a transport for trioweb, a stream for everybody else.
 
     Closing it with bytes unread resets the connection, as TCP does, and so do bytes that come
-    after. One task reads and one writes at a time, else `trio.BusyResourceError`.
+    after. One task waits to read and one writes at a time, else `trio.BusyResourceError`.
     """
 
     def __init__(
@@ -166,10 +171,11 @@ class VirtualStream(NonblockingTransport, trio.abc.HalfCloseableStream):
         self._line = line
         self._peer: VirtualStream | None = None
         self._broken: str | None = None
-        self._reset_at = math.inf
         self._eof_sent = False
-        self._closed = False
+        self._closed_at = math.inf
+        self._aborted = False
         self._interrupts = 0
+        self._sending = False
         self._reader = trio.lowlevel.ParkingLot()
         self._writer = trio.lowlevel.ParkingLot()
 
@@ -177,6 +183,10 @@ class VirtualStream(NonblockingTransport, trio.abc.HalfCloseableStream):
     def over(self) -> bool:
         """Whether this end is closed or broken."""
         return self._closed or self._broken is not None
+
+    @property
+    def _closed(self) -> bool:
+        return self._closed_at < math.inf
 
     # --- the transport -----------------------------------------------------------------------
 
@@ -203,12 +213,9 @@ class VirtualStream(NonblockingTransport, trio.abc.HalfCloseableStream):
         piece = data[: self._line.allowance(self._out.way.piece(room))]
         for tap in self._line.taps:
             tap.sent(self, bytes(piece))
-        arrival = self._out.put(piece)
-        peer = self._peer
-        if peer is not None:
-            if peer._closed:  # it answers that with a reset
-                self._hear_reset(arrival)
-            peer._reader.unpark_all()
+        self._out.put(piece)
+        if self._peer is not None:
+            self._peer._reader.unpark_all()
         self._line.crossed(len(piece))
         return len(piece)
 
@@ -226,50 +233,48 @@ class VirtualStream(NonblockingTransport, trio.abc.HalfCloseableStream):
 
     async def send_eof(self) -> None:
         """Send FIN: the peer reads to an end, and may go on writing."""
-        if not self.over and not self._eof_sent:
-            self._send_fin()
-            self._tell("eof")
-        await trio.lowlevel.checkpoint()
+        with self._sender():
+            if not self.over and not self._eof_sent:
+                self._send_fin()
+                self._tell("eof")
+            await trio.lowlevel.checkpoint()
 
     def close(self) -> None:
         """Close at once: FIN to the peer, or RST if bytes were left unread."""
-        if self._closed:
-            return
-        self._closed = True
-        if self._broken is None:
-            self._tell("closed")
-            unread = self._in.next_byte
-            if unread < math.inf and self._peer is not None:
-                self._peer._hear_reset(unread)
-            self._send_fin()
-        self.interrupt()
+        self._close("closed")
+
+    def abort(self) -> None:
+        """Close at once with RST."""
+        self._close("reset")
 
     # --- the stream --------------------------------------------------------------------------
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Receive as `trio.abc.ReceiveStream` does."""
-        if max_bytes is not None and max_bytes < 1:
+        size = 2**16 if max_bytes is None else operator.index(max_bytes)
+        if size < 1:
             raise ValueError("max_bytes must be at least 1")
-        return await self.read(max_bytes or 2**16)
+        return await self.read(size)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send as `trio.abc.SendStream` does."""
-        await trio.lowlevel.checkpoint()
-        rest = memoryview(bytes(data))
-        self._check()
-        if self._eof_sent:
-            raise trio.ClosedResourceError("nothing can be sent after send_eof")
-        while rest:
-            taken = self.write_nowait(rest)
-            rest = rest[taken:]
-            if not taken:
-                await self.wait_writable()
+        with self._sender():
+            await trio.lowlevel.checkpoint()
+            rest = memoryview(bytes(data))
+            while True:
+                taken = self.write_nowait(rest)  # which raises for an empty rest, too
+                rest = rest[taken:]
+                if not rest:
+                    return
+                if not taken:
+                    await self.wait_writable()
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until there is room."""
-        self._check()
-        await self.wait_writable()
-        self._check()
+        with self._sender():
+            self._check()
+            await self.wait_writable()
+            self._check()
 
     # --- what befalls it ---------------------------------------------------------------------
 
@@ -277,15 +282,12 @@ class VirtualStream(NonblockingTransport, trio.abc.HalfCloseableStream):
         """Break this end at once: its unread bytes are lost."""
         if not self.over:
             self._broken = how
-            self._in.clear()
             self._tell(how)
         self.interrupt()
 
     def deafen(self) -> None:
-        """Hear nothing of the peer any more, and reach it no more: it has vanished."""
-        self._in.clear()
+        """Hear no more of the peer than what is under way, and reach it no more: it vanished."""
         self._peer = None
-        self._reset_at = math.inf
 
     def wake(self) -> None:
         """Let whoever waits look again: times of arrival have changed."""
@@ -294,28 +296,62 @@ class VirtualStream(NonblockingTransport, trio.abc.HalfCloseableStream):
 
     # --- parts -------------------------------------------------------------------------------
 
+    @property
+    def _reset_at(self) -> float:
+        """When the peer's answer to bytes that it leaves unread, for it is closed, comes."""
+        if self._peer is None or not self._peer._closed:
+            return math.inf
+        left = self._peer._closed_at
+        if not self._peer._aborted:
+            left = max(left, self._out.next_byte)
+        return self._in.way.delayed(left + self._in.way.conditions.latency)
+
     def _check(self) -> None:
         if self._closed:
             raise trio.ClosedResourceError("this stream is closed")
-        if self._broken is None and self._in.way.delayed(self._reset_at) <= trio.current_time():
+        if self._broken is None and self._reset_at <= trio.current_time():
             self.fail("reset")
         if self._broken is not None:
             raise trio.BrokenResourceError(f"the connection was {self._broken}")
 
+    @contextmanager
+    def _sender(self) -> Generator[None]:
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending on this stream already")
+        self._sending = True
+        try:
+            yield
+        finally:
+            self._sending = False
+
     async def _wait(self, lot: trio.lowlevel.ParkingLot, ready_at: Callable[[], float]) -> None:
-        if lot:
-            raise trio.BusyResourceError("another task is waiting for this stream already")
         interrupts = self._interrupts
         waited = False
         while interrupts == self._interrupts and not self.over:
-            due = min(ready_at(), self._in.way.delayed(self._reset_at))
+            due = min(ready_at(), self._reset_at)
             if due <= trio.current_time():
                 break
-            waited = True
+            if lot:
+                # Whoever was woken and then cancelled must not call another one busy for it.
+                await trio.lowlevel.checkpoint_if_cancelled()
+                raise trio.BusyResourceError("another task is waiting for this stream already")
             with trio.CancelScope(deadline=due):
                 await lot.park()
+            waited = True
         if not waited:
             await trio.lowlevel.checkpoint()
+
+    def _close(self, how: str) -> None:
+        if self._closed:
+            return
+        if self._broken is None:
+            self._aborted = how == "reset"
+            self._tell(how)
+            self._send_fin()
+        self._closed_at = trio.current_time()
+        if self._peer is not None:
+            self._peer.wake()
+        self.interrupt()
 
     def _send_fin(self) -> None:
         if not self._eof_sent:
@@ -323,13 +359,6 @@ class VirtualStream(NonblockingTransport, trio.abc.HalfCloseableStream):
             self._out.end()
             if self._peer is not None:
                 self._peer._reader.unpark_all()
-
-    def _hear_reset(self, at: float) -> None:
-        """Take it that the peer answers what arrives there at that time with a reset."""
-        back = max(at, trio.current_time()) + self._in.way.conditions.latency
-        if back < self._reset_at:
-            self._reset_at = back
-            self.wake()
 
     def _tell(self, how: str) -> None:
         for tap in self._line.taps:
