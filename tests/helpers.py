@@ -8,7 +8,7 @@ import signal
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from types import FrameType
 from typing import NamedTuple, NoReturn, Unpack
@@ -17,6 +17,7 @@ import trio
 from trio.testing import MockClock
 
 import trioweb
+from trioweb.testing import running_tasks
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 
@@ -389,13 +390,4 @@ async def scripted(script: Callable[[Peer], Awaitable[object]]) -> AsyncIterator
 
 def tasks() -> set[trio.lowlevel.Task]:
     """Return every task of this run."""
-    root = trio.lowlevel.current_root_task()
-    assert root is not None
-    found: set[trio.lowlevel.Task] = set()
-    left: Iterable[trio.lowlevel.Task] = [root]
-    while left:
-        found |= set(left)
-        left = [
-            child for task in left for inner in task.child_nurseries for child in inner.child_tasks
-        ]
-    return found
+    return set(running_tasks())

@@ -21,7 +21,7 @@ import trioweb
 from trioweb.client import connect
 from trioweb.listening import url_of
 from trioweb.server import Server, open_server
-from trioweb.testing import Conditions, Reset, VirtualNetwork
+from trioweb.testing import Conditions, Reset, VirtualNetwork, running_tasks
 from trioweb.testing.wires import VirtualStream
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
@@ -319,12 +319,4 @@ async def first_connection(server: Server) -> trioweb.WebSocket:
 
 def tasks() -> set[str]:
     """Return the names of all tasks but Trio's own and the test's."""
-    found: set[str] = set()
-    root = trio.lowlevel.current_root_task()
-    assert root is not None
-    stack = list(root.child_nurseries)
-    while stack:
-        for task in stack.pop().child_tasks:
-            found.add(task.name)
-            stack += task.child_nurseries
-    return found
+    return {task.name for task in running_tasks()}

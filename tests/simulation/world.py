@@ -20,6 +20,7 @@ from trioweb.testing import (
     Reset,
     VirtualNetwork,
     run,
+    running_tasks,
 )
 
 #: Virtual seconds after which a visit is over, at the latest, if a heartbeat looks after it.
@@ -302,15 +303,7 @@ def _imperfections(conditions: Conditions) -> list[str]:
 
 
 def _tasks() -> set[str]:
-    root = trio.lowlevel.current_root_task()
-    assert root is not None
-    found: set[str] = set()
-    stack = list(root.child_nurseries)
-    while stack:
-        for task in stack.pop().child_tasks:
-            found.add(task.name)
-            stack += task.child_nurseries
-    return found
+    return {task.name for task in running_tasks()}
 
 
 @contextmanager

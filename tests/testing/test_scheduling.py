@@ -15,7 +15,7 @@ import trio.testing
 import trioweb
 from tests.helpers import echo, guard
 from trioweb.testing import Conditions, Fault, Reset, Stall, VirtualNetwork, deterministic, run
-from trioweb.testing.scheduling import check_trio
+from trioweb.testing.scheduling import Deadlock, check_trio
 from trioweb.testing.wires import VirtualStream
 
 #: What `deterministic` sets, and puts back.
@@ -311,3 +311,33 @@ def test_our_own_chance_is_not_trios() -> None:
     before = random.getstate()
     run(story, 1, seed=1)
     assert random.getstate() == before
+
+
+# --- a deadlock ------------------------------------------------------------------------------
+
+
+def test_a_run_in_which_all_wait_for_nothing_is_an_error_that_names_them():
+    async def wait_for_ever() -> None:
+        await trio.sleep_forever()
+
+    async def main() -> None:
+        await trio.sleep(1000)  # a deadline is no deadlock
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait_for_ever)
+            await trio.Event().wait()
+
+    complaint = r"no deadline is set:(?s:.*)wait_for_ever at .*:\d+, in a nursery of"
+    with pytest.raises(Deadlock, match=complaint) as caught:
+        run(main, seed=5)
+    assert "seed 5" in caught.value.__notes__[0]
+
+
+def test_what_a_deadlocked_task_raises_as_it_is_cancelled_comes_first():
+    async def main() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise LookupError("cleaning up")
+
+    with pytest.raises(LookupError, match="cleaning up"):
+        run(main, seed=5)

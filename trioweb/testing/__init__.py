@@ -6,12 +6,14 @@ from .orphans import OrphanTasks, no_orphans
 from .pairs import Pair, open_pair
 from .recorder import Entry, Recorder, parse_recording
 from .replay import replay
-from .scheduling import deterministic, run
+from .scheduling import Deadlock, deterministic, run
 from .steps import CountSteps, at_every_step, cancelled_at
+from .tasks import running_tasks
 
 __all__ = [
     "Conditions",
     "CountSteps",
+    "Deadlock",
     "Entry",
     "Fault",
     "HalfOpen",
@@ -33,4 +35,5 @@ __all__ = [
     "parse_recording",
     "replay",
     "run",
+    "running_tasks",
 ]

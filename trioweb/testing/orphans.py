@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection, Iterator
+from collections.abc import AsyncGenerator, Collection
 from contextlib import asynccontextmanager
 
 import trio
 import trio.testing
+
+from .tasks import running_tasks, where
 
 __all__ = ["OrphanTasks", "no_orphans"]
 
@@ -37,10 +39,12 @@ async def no_orphans() -> AsyncGenerator[None]:
     # Among these is the one that pytest-trio opens around a test and hands out as the `nursery`
     # fixture. It is cancelled when the test ends, which is after this block.
     spared = trio.lowlevel.current_task().child_nurseries
-    before = set(_tasks(spared))
+    before = set(running_tasks(spared))
     yield
     at_rest = await _settle()
-    orphans = [task for task in _tasks(spared) if task not in before and not _belongs_to_trio(task)]
+    orphans = [
+        task for task in running_tasks(spared) if task not in before and not _belongs_to_trio(task)
+    ]
     if orphans:
         raise OrphanTasks(_complaint(orphans, at_rest=at_rest))
 
@@ -73,37 +77,14 @@ async def _settle() -> bool:
     return not scope.cancelled_caught
 
 
-def _tasks(spared: Collection[trio.Nursery]) -> Iterator[trio.lowlevel.Task]:
-    """Yield the tasks of the run, but for those in or below some nurseries."""
-    root = trio.lowlevel.current_root_task()
-    assert root is not None
-    nurseries = list(root.child_nurseries)
-    while nurseries:
-        nursery = nurseries.pop()
-        if nursery not in spared:
-            for task in nursery.child_tasks:
-                yield task
-                nurseries += task.child_nurseries
-
-
 def _belongs_to_trio(task: trio.lowlevel.Task) -> bool:
-    is_system_task = _parent(task) is trio.lowlevel.current_root_task()
+    nursery = task.parent_nursery
+    is_system_task = nursery is not None and nursery.parent_task.parent_nursery is None
     return is_system_task and task.name.startswith(_TRIOS_OWN)
-
-
-def _parent(task: trio.lowlevel.Task) -> trio.lowlevel.Task:
-    assert task.parent_nursery is not None, "only the root task has none"
-    return task.parent_nursery.parent_task
 
 
 def _complaint(orphans: Collection[trio.lowlevel.Task], *, at_rest: bool) -> str:
     left = "1 task is" if len(orphans) == 1 else f"{len(orphans)} tasks are"
     unrest = "" if at_rest else f" (and not everything is at rest after {_TURNS} turns)"
     # Trio keeps tasks in sets: sorted, so that the same tasks make the same message.
-    return "\n  ".join([f"{left} left running{unrest}:", *sorted(map(_place, orphans))])
-
-
-def _place(task: trio.lowlevel.Task) -> str:
-    frame = getattr(task.coro, "cr_frame", None)  # a compiled coroutine may have none
-    where = "" if frame is None else f" at {frame.f_code.co_filename}:{frame.f_lineno}"
-    return f"{task.name}{where}, in a nursery of {_parent(task).name}"
+    return "\n  ".join([f"{left} left running{unrest}:", *sorted(map(where, orphans))])
