@@ -146,8 +146,8 @@ class SocketTransport(NonblockingTransport):
 
     async def wait_readable(self) -> None:
         try:
-            await trio.lowlevel.wait_readable(self._socket)
-        except (trio.ClosedResourceError, OSError, ValueError):
+            await trio.lowlevel.wait_readable(self._descriptor())
+        except (trio.ClosedResourceError, OSError):
             await trio.lowlevel.checkpoint()  # interrupted or closed: the next try tells
 
     def write_nowait(self, data: bytes | memoryview) -> int:
@@ -160,14 +160,20 @@ class SocketTransport(NonblockingTransport):
 
     async def wait_writable(self) -> None:
         try:
-            await trio.lowlevel.wait_writable(self._socket)
-        except (trio.ClosedResourceError, OSError, ValueError):
+            await trio.lowlevel.wait_writable(self._descriptor())
+        except (trio.ClosedResourceError, OSError):
             await trio.lowlevel.checkpoint()
 
     async def send_eof(self) -> None:
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
         await trio.lowlevel.checkpoint()
+
+    def _descriptor(self) -> int:
+        descriptor = self._socket.fileno()
+        if descriptor == -1:  # Trio would remember a waiter for that, and find the next one busy
+            raise trio.ClosedResourceError("transport is closed")
+        return descriptor
 
     def interrupt(self) -> None:
         if self._socket.fileno() != -1:
@@ -183,6 +189,7 @@ class StreamTransport(Transport):
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
+        self._ended = False
         self.half_closes = isinstance(stream, trio.abc.HalfCloseableStream)
         inner = stream
         while (tls := as_tls(inner)) is not None:
@@ -196,7 +203,16 @@ class StreamTransport(Transport):
                 self.remote_address = inner.socket.getpeername()
 
     async def read(self, max_bytes: int) -> bytes:
-        return bytes(await self._stream.receive_some(max_bytes))
+        try:
+            data = bytes(await self._stream.receive_some(max_bytes))
+        except trio.BrokenResourceError:
+            if not self._ended:
+                raise
+            # Behind an end without a goodbye TLS has nothing more to say, and says so thus.
+            await trio.lowlevel.checkpoint()
+            return b""
+        self._ended = not data
+        return data
 
     async def write(self, data: bytes | memoryview) -> int:
         piece = data[:_PIECE]

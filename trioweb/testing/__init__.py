@@ -1,6 +1,8 @@
 """The test kit: clients, servers and whatever is between them, in memory and in virtual time."""
 
+from .contracts import check_codec, check_observer, check_transport
 from .faults import Conditions, Fault, HalfOpen, Partition, Reset, Stall
+from .memory import CollectingObserver, FormCodec
 from .network import Link, Step, VirtualHost, VirtualNetwork
 from .orphans import OrphanTasks, no_orphans
 from .pairs import Pair, open_pair
@@ -11,11 +13,13 @@ from .steps import CountSteps, at_every_step, cancelled_at
 from .tasks import running_tasks
 
 __all__ = [
+    "CollectingObserver",
     "Conditions",
     "CountSteps",
     "Deadlock",
     "Entry",
     "Fault",
+    "FormCodec",
     "HalfOpen",
     "Link",
     "OrphanTasks",
@@ -29,6 +33,9 @@ __all__ = [
     "VirtualNetwork",
     "at_every_step",
     "cancelled_at",
+    "check_codec",
+    "check_observer",
+    "check_transport",
     "deterministic",
     "no_orphans",
     "open_pair",
