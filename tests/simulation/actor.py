@@ -165,7 +165,7 @@ class Actor:
 
     def _check_bounds(self) -> None:
         limits, now = self._program.limits, self.ws.statistics()
-        largest = max(map(len, self._outgoing.sent), default=0)
+        largest = self._outgoing.largest
         frames = largest // limits.fragment + 2
         # A control frame has at most 125 bytes; a close frame may come behind the last message.
         control = (limits.outbox_control + 2) * (125 + HEADER)

@@ -74,6 +74,7 @@ class Ledger:
     #: What `send` took, in its order.
     sent: list[Message] = field(default_factory=list)
     attempts: int = 0
+    largest: int = 0
     received: int = 0
 
     def make(self, size: int, *, text: bool) -> Message:
@@ -81,18 +82,20 @@ class Ledger:
         self.attempts += 1
         head = f"{self.name} {self.attempts}."
         whole = (head * (size // len(head) + 1))[: max(size, len(head))]
+        self.largest = max(self.largest, len(whole))
         return whole if text else whole.encode()
 
     def take(self, message: Message) -> None:
         """Check what was received: a prefix of what was sent, in order, whole."""
         self.verdict.messages += 1
         expected = self.sent[self.received] if self.received < len(self.sent) else None
-        self.verdict.expect(
-            message == expected,
-            "what is received is a prefix of what was sent, in order, whole",
-            f"message {self.received} of {self.name}: got {message[:40]!r} ({len(message)}), "
-            f"sent {expected and expected[:40]!r} ({expected and len(expected)})",
-        )
+        if message != expected:  # nothing is put into words that nobody reads
+            self.verdict.expect(
+                False,
+                "what is received is a prefix of what was sent, in order, whole",
+                f"message {self.received} of {self.name}: got {message[:40]!r} ({len(message)}), "
+                f"sent {expected and expected[:40]!r} ({expected and len(expected)})",
+            )
         self.received += 1
 
     def complete(self) -> None:

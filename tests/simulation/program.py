@@ -18,7 +18,7 @@ CODES = (1000, 1001, 1008, 1011, 1014, 3000, 4999)
 
 #: Sizes of messages, in bytes; the small ones where they move in small pieces.
 _SMALL = (0, 5, 30, 125, 126, 300)
-_LARGE = (*_SMALL, *_SMALL, *_SMALL, 1000, 4000, 70_000)
+_LARGE = (*_SMALL * 6, 1000, 1000, 4000, 70_000)
 
 
 class How(enum.Enum):
@@ -132,7 +132,7 @@ class Program:
     heartbeat: Heartbeat | None
 
 
-def draw(chance: random.Random, *, clients: int = 4, visits: int = 4) -> Program:
+def draw(chance: random.Random, *, clients: int = 4, visits: int = 6) -> Program:
     """Draw a program of at most so many clients with so many connections each."""
     # Either in small pieces, or with large messages: both at once is slow and finds no more.
     fine = chance.random() < 0.3
@@ -162,7 +162,9 @@ def draw(chance: random.Random, *, clients: int = 4, visits: int = 4) -> Program
         opaque=chance.random() < 0.25,
         limits=limits,
         timeouts=Timeouts(close=chance.choice([1, 5, 10]), write=chance.choice([5, 20])),
-        heartbeat=chance.choice([None, Heartbeat(), Heartbeat(3, 2), Heartbeat(0.5, 0.5)]),
+        heartbeat=chance.choice(
+            [None, Heartbeat(), Heartbeat(3, 2), Heartbeat(horizon / 20, horizon / 20)]
+        ),
     )
 
 
