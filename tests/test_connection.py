@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
+
 import pytest
+import trio
 
 import trioweb
-from trioweb.testing import Conditions, Reset, open_pair, run
+from trioweb.testing import Conditions, Reset, Stall, VirtualNetwork, open_pair, run
 
 
 def test_nothing_is_queued_any_more_once_it_is_over() -> None:
@@ -21,3 +24,66 @@ def test_nothing_is_queued_any_more_once_it_is_over() -> None:
             assert after.bytes_sent < 2000  # what was dropped does not count as sent
 
     run(main, seed=0)
+
+
+class Plain(trio.abc.Stream):
+    """A stream that is no socket: it cannot be tried without waiting."""
+
+    def __init__(self, inner: trio.abc.Stream) -> None:
+        self._inner = inner
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self._inner.receive_some(max_bytes)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._inner.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._inner.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+def test_nothing_follows_a_half_written_frame() -> None:
+    """A stream is cut in the midst of a write, and takes bytes again at that very moment."""
+    received: list[trioweb.Message] = []
+    ends: list[BaseException] = []
+
+    async def handler(ws: trioweb.WebSocket) -> None:
+        await trio.sleep(1)
+        try:
+            while True:
+                received.append(await ws.receive())
+        except trioweb.ConnectionEnded as error:
+            ends.append(error)
+
+    async def main() -> None:
+        network = VirtualNetwork()
+        with network.host("server"):
+            async with trioweb.open_server(handler, 80, limits=trioweb.Limits(read=64)) as server:
+                with network.host("client") as machine:
+                    stream = Plain(await machine.open_stream("server", 80))
+                    with trio.move_on_at(0.999):
+                        async with trioweb.connect(server.url, stream=stream) as ws:
+                            await trio.sleep_until(0.5)
+                            link = network.link("client", "server")
+                            link.inject(Conditions(buffer=16))
+                            link.inject(Stall(0.52, to="server"))
+                            await ws.send(b"A" * 18)  # a frame of 24 bytes, of which 16 leave
+                            await trio.sleep_forever()
+                await trio.sleep(5)
+
+    run(main, seed=1)
+    assert received == []
+    assert isinstance(ends[0], trioweb.ConnectionBroken)
+
+
+def test_a_set_of_connections_has_the_same_order_each_time() -> None:
+    async def main() -> list[str]:
+        async with AsyncExitStack() as stack:
+            network = VirtualNetwork(seed=3)
+            pairs = [await stack.enter_async_context(open_pair(network=network)) for _ in range(20)]
+            return [ws.id for ws in {pair.client for pair in pairs}]
+
+    assert run(main, seed=1) == run(main, seed=1)

@@ -263,6 +263,10 @@ class WebSocket(trio.abc.Channel[Message]):
     def __repr__(self) -> str:
         return f"<WebSocket {self.id} {self.state.value}>"
 
+    def __hash__(self) -> int:
+        # Not by its address: a set of connections has the same order wherever the ids are the same.
+        return int(self.id, 16)
+
     def _take(self) -> Message:
         message = self._inbox.popleft()
         if not self._inbox:

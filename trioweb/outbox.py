@@ -258,6 +258,9 @@ class Outbox:
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self._owner.lost(error)
             return
+        except trio.Cancelled:
+            self.abandon()  # nobody knows how much is out: nothing may follow it
+            raise
         finally:
             self._writing = False
         self._took(taken)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import trio
@@ -553,3 +554,13 @@ async def test_healing_calls_it_off() -> None:
     link.heal()
     assert client.write_nowait(bytes(100)) == 100
     assert len(server.read_nowait(1000) or b"") == 104
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [(Conditions, {"chunk": 1.5}), (Conditions, {"buffer": 1e4}), (Reset, {"after_bytes": 1.5})],
+)
+def test_counts_of_bytes_are_whole_numbers(kind: Any, options: dict[str, Any]) -> None:
+    (name,) = options
+    with pytest.raises(TypeError, match=f"{kind.__name__}.{name} must be a whole number, not"):
+        kind(**options)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import math
 import random
+import re
 import socket
 import ssl
 from contextlib import suppress
+from typing import Any
 
 import pytest
 import trio
@@ -24,11 +26,14 @@ from trioweb.testing import (
     Fault,
     HalfOpen,
     Partition,
+    Recorder,
     Reset,
     Stall,
     Step,
     VirtualHost,
     VirtualNetwork,
+    open_pair,
+    run,
 )
 from trioweb.testing.network import VirtualListener
 
@@ -78,9 +83,13 @@ async def test_tasks_on_two_hosts_do_not_disturb_each_other() -> None:
         assert current_host.get() is outside
 
 
-@pytest.mark.parametrize("name", ["", "Alice", "zoë"])
+@pytest.mark.parametrize(
+    "name", ["", "Alice", "zoë", "a b", "a/b", "a:1", "[x]", "10.0.0.1", "127.0.0.1", "-a", "a."]
+)
 def test_a_host_that_no_url_could_name_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match=f"ASCII and lower case, not '{name}'"):
+    with pytest.raises(
+        ValueError, match=re.escape(f"lower-case letters, digits, '-', '_' and '.', not '{name}'")
+    ):
         VirtualNetwork().host(name).__enter__()
 
 
@@ -614,3 +623,41 @@ async def test_a_lost_link_is_an_end_of_the_connection_at_both_ends() -> None:
                     assert ws.closed is not None
     assert [end.code for end in ends if end is not None] == [1006]
     assert ws.closed.code == 1006
+
+
+@pytest.mark.parametrize("fault", [Reset, Conditions, "reset", None])
+def test_what_is_no_fault_is_refused_by_name(fault: Any) -> None:
+    async def main() -> None:
+        network = VirtualNetwork()
+        with network.host("a"), network.host("b"):
+            link = network.link("a", "b")
+        with pytest.raises(TypeError, match=re.escape(f"not a fault: {fault!r}")):
+            link.inject(fault)
+        assert not network.faults
+
+    run(main, seed=0)
+
+
+def test_taps_may_be_replaced_at_any_time() -> None:
+    async def main() -> None:
+        network = VirtualNetwork()
+        async with open_pair(network=network) as (client, server, _):
+            recorder = Recorder()
+            network.taps = [recorder]
+            await client.send("seen")
+            await server.receive()
+            assert "seen" in str(recorder)
+
+    run(main, seed=0)
+
+
+def test_a_network_belongs_to_one_run() -> None:
+    network = VirtualNetwork()
+
+    async def main() -> None:
+        async with open_pair(network=network):
+            pass
+
+    run(main, seed=0)
+    with pytest.raises(RuntimeError, match=r"used in another trio.run: make one for each"):
+        run(main, seed=0)

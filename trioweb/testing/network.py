@@ -11,6 +11,7 @@ import errno
 import math
 import os
 import random
+import re
 import socket
 from collections import Counter
 from collections.abc import Generator, Iterable, Sequence
@@ -29,6 +30,9 @@ __all__ = ["Link", "Step", "VirtualHost", "VirtualListener", "VirtualNetwork"]
 _BACKLOG = 128
 #: The ports that a host gives to itself, over and over again (RFC 6335, 6).
 _FIRST_FREE_PORT, _LAST_PORT = 49152, 65535
+#: Names that a URL can have; those of numbers alone are addresses.
+_NAME = re.compile(r"[a-z0-9_]([a-z0-9._-]*[a-z0-9_])?")
+_NUMBERS = re.compile(r"[0-9.]+")
 _ITSELF = frozenset({None, "", "localhost", "127.0.0.1", "::1", "0.0.0.0", "::"})  # noqa: S104
 
 
@@ -37,7 +41,6 @@ class Link:
 
     def __init__(self, network: VirtualNetwork, one: str, other: str) -> None:
         self.hosts = (one, other)
-        self.taps = network.taps
         self._network = network
         self._ways = {
             name: Way(network.conditions, network.chance) for name in dict.fromkeys(self.hosts)
@@ -49,11 +52,18 @@ class Link:
         self._fuse: int | None = None
         self._charge: Reset | HalfOpen | None = None
 
+    @property
+    def taps(self) -> list[Tap]:
+        """The network's taps."""
+        return self._network.taps
+
     def inject(self, fault: Fault) -> None:
         """Let a fault strike, or change the weather, now; it is counted in the network's faults.
 
-        Raises `ValueError` if it names a host that is not at an end of this link.
+        Raises `ValueError` if it names a host that is not at an end of this link, `TypeError` if
+        it is no fault.
         """
+        self._network.check_run()
         self.check(fault)
         self._network.faults[type(fault).__name__] += 1
         if isinstance(fault, Conditions):
@@ -73,7 +83,12 @@ class Link:
         self._wake()
 
     def check(self, fault: Fault) -> None:
-        """Raise `ValueError` if the fault names a host that is not at an end of this link."""
+        """Raise `ValueError` if the fault names a host that is not at an end of this link.
+
+        `TypeError` if it is no fault, but a class without its brackets, say.
+        """
+        if not isinstance(fault, Fault):
+            raise TypeError(f"not a fault: {fault!r}")
         name = fault.to if isinstance(fault, Stall) else None
         name = fault.vanished if isinstance(fault, HalfOpen) else name
         if name is not None and name not in self.hosts:
@@ -108,6 +123,7 @@ class Link:
 
     async def round_trip(self, target: str) -> None:
         """Wait as long as it takes to ask a host and hear its answer, partitions included."""
+        self._network.check_run()
         there = self._ways[target]
         while True:
             await trio.sleep_until(there.arrival(0) + there.conditions.latency)
@@ -207,6 +223,7 @@ class VirtualHost(Host):
 
     async def open_listeners(self, port: int, host: str | None) -> Sequence[VirtualListener]:
         """Listen on a port of this host; port 0 is a free one."""
+        self._network.check_run()
         await trio.lowlevel.checkpoint()
         if host not in _ITSELF and host != self.name:
             raise OSError(errno.EADDRNOTAVAIL, f"{host!r} is no name of the host {self.name!r}")
@@ -243,8 +260,9 @@ class Step(NamedTuple):
 class VirtualNetwork:
     """Hosts and links in memory. The seed fixes faults, keys, masks and ids.
 
-    ``conditions`` are those of every link until it gets others. Use it in one `trio.run`; run that
-    by `trioweb.testing.run` to fix the order of tasks too.
+    ``conditions`` are those of every link until it gets others. Use it in one `trio.run`, for it
+    keeps times of that run's clock: `RuntimeError` in a second one. `trioweb.testing.run` fixes
+    the order of tasks too.
     """
 
     def __init__(self, seed: int = 0, *, conditions: Conditions = Conditions()) -> None:
@@ -258,6 +276,7 @@ class VirtualNetwork:
         self.chance = random.Random(f"{seed} faults")  # noqa: S311 - chance that can be repeated
         self.tokens = random.Random(f"{seed} tokens")  # noqa: S311 - see above
         self._links: dict[frozenset[str], Link] = {}
+        self._run: trio.lowlevel.TrioToken | None = None
 
     @contextmanager
     def host(self, name: str) -> Generator[VirtualHost]:
@@ -265,8 +284,10 @@ class VirtualNetwork:
 
         Raises `ValueError` for a name that no URL could have.
         """
-        if not name or not name.isascii() or name != name.lower():
-            raise ValueError(f"a host's name is in ASCII and lower case, not {name!r}")
+        if not _NAME.fullmatch(name) or _NUMBERS.fullmatch(name):
+            raise ValueError(
+                f"a host's name is of lower-case letters, digits, '-', '_' and '.', not {name!r}"
+            )
         host = self.hosts.setdefault(name, VirtualHost(self, name))
         token = current_host.set(host)
         try:
@@ -287,6 +308,13 @@ class VirtualNetwork:
         if key not in self._links:
             self._links[key] = Link(self, one, other)
         return self._links[key]
+
+    def check_run(self) -> None:
+        """Raise `RuntimeError` if this is not the run in which the network was used first."""
+        token = trio.lowlevel.current_trio_token()
+        if self._run not in (None, token):
+            raise RuntimeError("this network was used in another trio.run: make one for each")
+        self._run = token
 
     async def play(self, script: Iterable[Step]) -> None:
         """Inject the faults of a script, each in its time; returns after the last.
