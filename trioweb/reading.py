@@ -68,6 +68,7 @@ class Reading:
         "_changed",
         "_heard",
         "_inbox_size",
+        "_is_full",
         "_limits",
         "_machine",
         "_nonblocking",
@@ -118,6 +119,8 @@ class Reading:
         self._heard = trio.lowlevel.ParkingLot()
         self._undecoded = True  # the handshake may have brought the first frames
         self._inbox_size = 0
+        #: The inbox was at its mark, and is not empty since.
+        self._is_full = False
         #: Messages decoded and not yet taken.
         self.inbox: deque[Message] = deque()
         #: The peer's close or failure, not yet in effect.
@@ -139,12 +142,7 @@ class Reading:
     @property
     def paused(self) -> bool:
         """Whether nobody reads because our own side is behind."""
-        limits = self._limits
-        return (
-            self._inbox_size >= limits.inbox_bytes
-            or len(self.inbox) >= limits.inbox_messages
-            or self._outbox.control_full
-        )
+        return self._is_full or self._outbox.control_full
 
     @property
     def deaf(self) -> bool:
@@ -210,6 +208,7 @@ class Reading:
         """
         inbox, next_event, ended = self.inbox, self._machine.next_event, self._owner.ended()
         controls = self._limits.outbox_control
+        most_bytes, most_messages = self._limits.inbox_bytes, self._limits.inbox_messages
         while self._undecoded and controls:
             event = next_event()
             if event is None:
@@ -222,6 +221,8 @@ class Reading:
                 inbox.append(event)
                 # Real memory, so that many empty messages count, and wide characters.
                 self._inbox_size += sys.getsizeof(event)
+                if self._inbox_size >= most_bytes or len(inbox) >= most_messages:
+                    self._is_full = True
                 if self.paused:
                     break
             elif isinstance(event, Ping):
@@ -241,6 +242,7 @@ class Reading:
     def emptied(self) -> None:
         """Note that the last message was taken: whoever paused for the inbox goes on."""
         self._inbox_size = 0
+        self._is_full = False
         if self._changed:
             self._changed.unpark_all()
 

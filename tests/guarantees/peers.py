@@ -219,7 +219,7 @@ class VirtualLink(Link):
         return self.network.host(name)
 
     async def open_stream(self, server: Server, *, buffers: int | None = None) -> trio.abc.Stream:
-        with self.network.host(f"by hand {len(self.network.hosts)}") as host:
+        with self.network.host(f"by-hand-{len(self.network.hosts)}") as host:
             if buffers is not None:
                 self.network.link(host.name, "server").inject(Conditions(buffer=buffers))
             return await host.open_stream("server", _port(server))

@@ -97,6 +97,28 @@ async def test_it_pauses_while_our_side_does_not_read(clock: MockClock, link: Li
         assert await _until_closed(ws) - start == pytest.approx(40, abs=1)
 
 
+async def test_it_pauses_until_the_inbox_is_empty(clock: MockClock, link: Link) -> None:
+    """Below its mark an inbox that was full is still not read into."""
+    got: list[trioweb.Message] = []
+
+    async def slow(ws: trioweb.WebSocket) -> None:
+        await trio.sleep(10)
+        got.append(await ws.receive())
+        await trio.sleep(500)
+        async for message in ws:
+            got.append(message)
+
+    limits = trioweb.Limits(inbox_messages=3)
+    async with link.server(slow, limits=limits) as server, link.by_hand(server) as peer:
+        ws = await first_connection(server)
+        for number in range(5):
+            await peer.send(TEXT, b"%d" % number)
+        await trio.sleep(505)
+        assert ws.closed is None, "silence said nothing: we did not listen"
+        await trio.sleep(10)
+        assert got == ["0", "1", "2", "3", "4"]
+
+
 async def test_write_timeout_is_time_without_progress(clock: MockClock, link: Link) -> None:
     async def talk(ws: trioweb.WebSocket) -> None:
         for _ in range(6 * 100):

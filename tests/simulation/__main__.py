@@ -13,6 +13,7 @@ import random
 import sys
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from itertools import count
 
 from tests.simulation.ledger import Verdict
@@ -54,14 +55,20 @@ def run_all(first: int, seconds: float, processes: int) -> Verdict:
     progress = start + PROGRESS
     seeds = count(first, BATCH)
     with ProcessPoolExecutor(processes) as pool:
-        running: set[Future[Verdict]] = set()
+        running: dict[Future[Verdict], int] = {}
         while running or not total.programs:
             over = total.broken or time.monotonic() - start > seconds
             while not over and len(running) < 2 * processes:
-                running.add(pool.submit(run_batch, next(seeds)))
-            done, running = wait(running, timeout=PROGRESS, return_when=FIRST_COMPLETED)
+                first = next(seeds)
+                running[pool.submit(run_batch, first)] = first
+            done, _ = wait(running, timeout=PROGRESS, return_when=FIRST_COMPLETED)
             for future in done:
-                total.add(future.result())
+                first = running.pop(future)
+                try:
+                    total.add(future.result())
+                except BrokenProcessPool:
+                    last = first + BATCH - 1
+                    total.broken.append(f"seed {first}: a process died in seeds {first} to {last}")
             if time.monotonic() > progress:
                 progress += PROGRESS
                 print(f"{time.monotonic() - start:6.0f} s: {total}", flush=True)

@@ -19,10 +19,19 @@ from tests.simulation.program import (
     Taking,
     WaitWritten,
 )
-from trioweb import ConnectionEnded, EndOfChannel, Overflow, WebSocket, broadcast
+from trioweb import (
+    ConnectionClosedByUs,
+    ConnectionEnded,
+    EndOfChannel,
+    Overflow,
+    WebSocket,
+    broadcast,
+)
 from trioweb.testing.steps import cancelled_at
 from trioweb.types import Message
 
+#: The peer's codes that end `receive` cleanly.
+CLEAN = (1000, 1001, 1005)
 #: What a frame has beside its payload, at most.
 HEADER = 14
 
@@ -105,7 +114,7 @@ class Actor:
             delivery = broadcast([self.ws], message, overflow=Overflow.DROP_NEWEST)
             taken = delivery.written + delivery.queued == 1
         if taken:
-            self._outgoing.sent.append(message)
+            self._outgoing.took(message)
         if action.how is not How.SEND:
             await trio.lowlevel.checkpoint()
 
@@ -126,7 +135,11 @@ class Actor:
                 self._got(await self.ws.receive())
         except ConnectionEnded as error:
             self._check_end(error)
-            if isinstance(error, EndOfChannel) and error.close.by_peer:
+            clean = error.close.by_peer and error.close.code in CLEAN
+            if clean and not isinstance(error, ConnectionClosedByUs):
+                self._verdict.expect(
+                    isinstance(error, EndOfChannel), "a clean end is EndOfChannel", repr(error)
+                )
                 self.heard_all = True
         self._ended.set()
 
@@ -171,8 +184,11 @@ class Actor:
         control = (limits.outbox_control + 2) * (125 + HEADER)
         bytes_bound = limits.outbox_bytes + largest + frames * HEADER + control
         frames_bound = limits.outbox_frames + frames + limits.outbox_control + 2
+        # Counted from outside, too: what was sent less what the transport has.
+        queued = self._outgoing.size - now.bytes_sent if self.ws.closed is None else 0
         self._verdict.expect(
-            now.outbox_bytes <= bytes_bound
+            max(now.outbox_bytes, queued) <= bytes_bound
+            and now.outbox_bytes >= 0
             and now.outbox_frames <= frames_bound
             and now.inbox_messages <= limits.inbox_messages,
             "buffers are within their bounds",

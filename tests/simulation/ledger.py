@@ -74,16 +74,24 @@ class Ledger:
     #: What `send` took, in its order.
     sent: list[Message] = field(default_factory=list)
     attempts: int = 0
+    #: Bytes of the largest that was tried, and of all that were sent.
     largest: int = 0
+    size: int = 0
     received: int = 0
 
     def make(self, size: int, *, text: bool) -> Message:
-        """Make the next message to try: no two are the same."""
+        """Make the next message to try: no two are the same, and text has all kinds of letters."""
         self.attempts += 1
-        head = f"{self.name} {self.attempts}."
+        head = f"{self.name} {self.attempts}." + ("aß漢😀" if text else "")
         whole = (head * (size // len(head) + 1))[: max(size, len(head))]
-        self.largest = max(self.largest, len(whole))
-        return whole if text else whole.encode()
+        data = whole.encode()
+        self.largest = max(self.largest, len(data))
+        return whole if text else data
+
+    def took(self, message: Message) -> None:
+        """Note that a message was sent."""
+        self.sent.append(message)
+        self.size += len(message.encode() if isinstance(message, str) else message)
 
     def take(self, message: Message) -> None:
         """Check what was received: a prefix of what was sent, in order, whole."""
@@ -100,6 +108,7 @@ class Ledger:
 
     def complete(self) -> None:
         """Check, after the sender's clean close, that nothing is missing."""
+        self.verdict.endings["complete"] += 1
         self.verdict.expect(
             self.received == len(self.sent),
             "a clean end comes after everything that was sent",

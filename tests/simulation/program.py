@@ -90,6 +90,11 @@ class Part:
     cancel_after: float
     cancel_at: int
 
+    @property
+    def always_listens(self) -> bool:
+        """Whether it makes no pause in which its peer's pings would wait."""
+        return not any(taking.pause for taking in self.takings)
+
 
 @dataclass(frozen=True)
 class Visit:
@@ -138,7 +143,7 @@ def draw(chance: random.Random, *, clients: int = 4, visits: int = 6) -> Program
     fine = chance.random() < 0.3
     sizes = _SMALL if fine else _LARGE
     limits = Limits(
-        inbox_bytes=chance.choice([1, 1000, 2**16]),
+        inbox_bytes=chance.choice([1, 1000, 2**16, 2**20]),
         inbox_messages=chance.choice([1, 3, 1024]),
         outbox_bytes=chance.choice([1, 2000, 2**16]),
         outbox_frames=chance.choice([1, 5, 1024]),
@@ -155,15 +160,13 @@ def draw(chance: random.Random, *, clients: int = 4, visits: int = 6) -> Program
         ),
         healthy=1,
         conditions=tuple(_conditions(chance, fine=fine) for _ in range(count)),
-        strikes=tuple(
-            sorted(_strikes(chance, count, horizon, fine=fine), key=lambda strike: strike.time)
-        ),
+        strikes=tuple(_strikes(chance, count, horizon, fine=fine)),
         drain=_drain(chance, horizon) if chance.random() < 0.3 else None,
         opaque=chance.random() < 0.25,
         limits=limits,
         timeouts=Timeouts(close=chance.choice([1, 5, 10]), write=chance.choice([5, 20])),
         heartbeat=chance.choice(
-            [None, Heartbeat(), Heartbeat(3, 2), Heartbeat(horizon / 20, horizon / 20)]
+            [None, Heartbeat(), Heartbeat(3, 2), Heartbeat(max(0.5, horizon / 20), 1)]
         ),
     )
 
@@ -176,7 +179,7 @@ def _conditions(chance: random.Random, *, fine: bool) -> Conditions:
         jitter=chance.choice([0, 0, 0.02, 0.5]),
         bandwidth=chance.choice([math.inf, math.inf, 1e6, 2e4]),
         chunk=chance.choice([None, 50 if fine else 3000]),
-        buffer=chance.choice([2**16, 500 if fine else 5000]),
+        buffer=chance.choice([2**16, chance.choice([20, 500]) if fine else 5000]),
     )
 
 
@@ -242,7 +245,7 @@ def _strikes(chance: random.Random, clients: int, horizon: float, *, fine: bool)
     for _ in range(chance.choice([0, 1, 2, 4, 8])):
         time = chance.uniform(0, horizon / 2)
         client = chance.randrange(clients)
-        seconds = chance.choice([0.1, horizon / 10, horizon, 120.0])
+        seconds = chance.choice([0.01, 0.05, horizon / 10, horizon, 120.0])
         fault: Fault | None = None
         match chance.randint(0, 5):
             case 0:

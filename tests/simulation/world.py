@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
@@ -10,53 +11,29 @@ import trio
 
 import trioweb
 from tests.simulation.actor import Actor, Boom
+from tests.simulation.ends import End, Observed
 from tests.simulation.ledger import LEEWAY, Ledger, Verdict
+from tests.simulation.opaque import Opaque, OpaqueListener
 from tests.simulation.program import Ending, Program, Visit
 from trioweb.testing import (
     Conditions,
     Fault,
     HalfOpen,
+    OrphanTasks,
     Recorder,
     Reset,
     VirtualNetwork,
+    no_orphans,
     run,
     running_tasks,
 )
+from trioweb.testing.wires import VirtualStream
+from trioweb.types import Side
 
 #: Virtual seconds after which a visit is over, at the latest, if a heartbeat looks after it.
 VISIT = 900
 #: Virtual seconds in which a healthy connection answers, whatever befalls the others.
 PROMPT = 0.5
-
-
-class _Opaque(trio.abc.Stream):
-    """A stream that can neither be tried without waiting nor half closed, as TLS."""
-
-    def __init__(self, stream: trio.abc.Stream) -> None:
-        self._stream = stream
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        return await self._stream.receive_some(max_bytes)
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self._stream.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._stream.wait_send_all_might_not_block()
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-
-class _OpaqueListener(trio.abc.Listener[trio.abc.Stream]):
-    def __init__(self, listener: trio.abc.Listener[trio.abc.Stream]) -> None:
-        self._listener = listener
-
-    async def accept(self) -> trio.abc.Stream:
-        return _Opaque(await self._listener.accept())
-
-    async def aclose(self) -> None:
-        await self._listener.aclose()
 
 
 class World:
@@ -70,22 +47,39 @@ class World:
             self._network.taps.append(recorder)
         self._ledgers: dict[str, tuple[Ledger, Ledger]] = {}
         self._raised = 0
+        self.observed = Observed()
+        self._ends: dict[str, list[End]] = {}
+        #: When handlers were left, by the address of their client.
+        self._left: dict[object, float] = {}
+        self._network.taps.append(self)
         self._weather = dict(enumerate(program.conditions))
         self._server: trioweb.Server
 
     async def run(self) -> None:
         """Run the program; what is broken stands in the verdict."""
         program = self._program
-        before = _tasks()
+        async with no_orphans():
+            await self._run(program)
+        for host in self._network.hosts:
+            pairs = self._network.link(host, "server").connections
+            self.verdict.expect(not pairs, "no transport is left open", pairs)
+        for key, ends in self._ends.items():
+            if len(ends) == 2:
+                self._check_ends(key, *ends)
+        untold = self.observed.untold
+        self.verdict.expect(not untold, "each connection's end is observed, once", untold)
+
+    async def _run(self, program: Program) -> None:
         with self._network.host("server") as machine:
             listeners = list(await machine.open_listeners(80, None))
             async with trioweb.open_server(
                 self._handle,
                 80,
-                listeners=list(map(_OpaqueListener, listeners)) if program.opaque else listeners,
+                listeners=list(map(OpaqueListener, listeners)) if program.opaque else listeners,
                 limits=program.limits,
                 timeouts=program.timeouts,
                 heartbeat=program.heartbeat,
+                observers=[self.observed],
             ) as self._server:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._strike)
@@ -99,11 +93,6 @@ class World:
                     nursery.cancel_scope.cancel()
                 start = trio.current_time()
             self._expect_in_time("the server's block", start, program.timeouts.close)
-        left = _tasks() - before
-        self.verdict.expect(not left, "no orphan task", left)
-        for host in self._network.hosts:
-            pairs = self._network.link(host, "server").connections
-            self.verdict.expect(not pairs, "no transport is left open", pairs)
 
     # --- the server --------------------------------------------------------------------------
 
@@ -115,12 +104,19 @@ class World:
             return
         client, number = map(int, key.split("-"))
         up, down = self._ledgers[key]
-        actor = Actor(self._program, self._program.clients[client][number].server, ws, down, up)
+        part = self._program.clients[client][number].server
+        actor = Actor(self._program, part, ws, down, up)
+        self._ends.setdefault(key, []).append(End(part, ws, Side.SERVER))
         try:
-            await actor.run()
+            with trio.CancelScope() as scope:
+                if part.ending is Ending.CANCELLED:
+                    scope.deadline = trio.current_time() + part.cancel_after
+                await actor.run()
         except Boom:
             self._raised += 1
             raise
+        finally:
+            self._left[ws.remote_address] = trio.current_time()
         if actor.heard_all:
             up.complete()
 
@@ -166,6 +162,7 @@ class World:
                     self.verdict.connections += 1
                     self.verdict.faults.update(_imperfections(self._weather[client]))
                     actor = Actor(self._program, part, ws, *ledgers)
+                    self._ends.setdefault(key, []).append(End(part, ws, Side.CLIENT))
                     try:
                         await actor.run()
                     finally:
@@ -201,7 +198,7 @@ class World:
             machine = self._network.hosts[f"client{client}"]
             try:
                 with trio.fail_after(program.timeouts.connect):
-                    stream = _Opaque(await machine.open_stream("server", 80))
+                    stream = Opaque(await machine.open_stream("server", 80))
             except (OSError, trio.TooSlowError) as error:
                 raise trioweb.ConnectFailed(str(error)) from error
         async with trioweb.connect(
@@ -210,6 +207,7 @@ class World:
             limits=program.limits,
             timeouts=program.timeouts,
             heartbeat=program.heartbeat,
+            observers=[self.observed],
         ) as ws:
             yield ws
 
@@ -272,6 +270,46 @@ class World:
         if ws.closed is not None:
             self.verdict.endings[str(ws.closed.code)] += 1
 
+    def _check_ends(self, key: str, one: End, other: End) -> None:
+        """Check that each end ended as its part says, or as the other one did."""
+        for end, peer in ((one, other), (other, one)):
+            closed, theirs = end.ws.closed, peer.ws.closed
+            assert closed is not None
+            assert theirs is not None
+            said = (closed.code, closed.reason)
+            if closed.by_peer and closed.code != 1006:
+                # The answer to a close frame has its code alone (RFC 6455, 5.5.1).
+                fits = closed.code == theirs.code and closed.reason in ("", theirs.reason)
+            else:
+                fits = closed.code == 1006 or said in end.may_say()
+            if said == (1011, "ping timeout") and not closed.by_peer:
+                fits = not (self._is_calm(key) and peer.part.always_listens)
+            self.verdict.expect(fits, "an end is the one that was chosen", f"{key}: {end}; {peer}")
+
+    def _is_calm(self, key: str) -> bool:
+        """Whether nothing befalls the link of a connection that could keep a pong away."""
+        client = int(key.split("-", maxsplit=1)[0])
+        conditions = self._program.conditions[client]
+        return (
+            conditions.latency + conditions.jitter < 0.2
+            and conditions.bandwidth == math.inf
+            and all(strike.client != client for strike in self._program.strikes)
+        )
+
+    # --- the tap -----------------------------------------------------------------------------
+
+    def connected(self, stream: VirtualStream) -> None:
+        """Hear of a connection."""
+
+    def sent(self, stream: VirtualStream, data: bytes) -> None:
+        """Hear of bytes."""
+
+    def ended(self, stream: VirtualStream, how: str) -> None:
+        """Check that a server's end closes soon after its handler was left."""
+        if how == "closed" and stream.remote_address in self._left:
+            left = self._left.pop(stream.remote_address)
+            self._expect_in_time("leaving a handler", left, self._program.timeouts.close)
+
     def check_log(self, records: list[logging.LogRecord]) -> None:
         """Check that every handler's exception was logged, and nothing else was worth it."""
         failed = [r for r in records if "the handler failed" in r.getMessage()]
@@ -331,6 +369,8 @@ def simulate(program: Program, seed: int, recorder: Recorder | None = None) -> V
     with _logged() as records:
         try:
             run(world.run, seed=seed)
+        except OrphanTasks as error:
+            world.verdict.expect(False, "no orphan task", error)
         except Exception as error:  # noqa: BLE001 - the verdict is where it is told
             world.verdict.expect(False, "no exception is lost or wrapped", repr(error))
     world.check_log(records)

@@ -44,7 +44,10 @@ class Tap(Protocol):
 class Line(Protocol):
     """What the connections of one link share."""
 
-    taps: list[Tap]
+    @property
+    def taps(self) -> list[Tap]:
+        """Who hears what crosses."""
+        ...
 
     def allowance(self, size: int) -> int:
         """Return how many of so many bytes may cross before something strikes; at least 1."""
