@@ -1,7 +1,6 @@
 """The machine that a program runs on: its network, and its source of random bytes.
 
-Everything that reaches outside the program goes through here, so that a test can put a virtual
-machine in its place: see `trioweb.testing.VirtualNetwork`.
+A test can put a virtual machine in its place: see `trioweb.testing.VirtualNetwork`.
 """
 
 from __future__ import annotations

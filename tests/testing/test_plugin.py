@@ -114,7 +114,7 @@ def test_the_real_host_is_back():
 ORPHANS = """
 import pytest
 import trio
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 
@@ -181,9 +181,11 @@ async def test_examples_twice(orphan_check, leave, number):
         await leave_one()
 
 
-@settings(quick, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@quick
 @given(number=st.integers())
-async def test_examples_on_a_network(orphan_check, open_pair, number):
+async def test_examples_on_a_network(orphan_check, number):
+    from trioweb.testing import open_pair  # each example is a run of its own, with its network
+
     async with open_pair() as pair:
         await pair.client.send(str(number))
         assert await pair.server.receive() == str(number)

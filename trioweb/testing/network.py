@@ -16,7 +16,7 @@ import socket
 from collections import Counter
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import trio
 
@@ -87,7 +87,7 @@ class Link:
 
         `TypeError` if it is no fault, but a class without its brackets, say.
         """
-        if not isinstance(fault, Fault):
+        if not isinstance(cast("object", fault), Fault):
             raise TypeError(f"not a fault: {fault!r}")
         name = fault.to if isinstance(fault, Stall) else None
         name = fault.vanished if isinstance(fault, HalfOpen) else name
