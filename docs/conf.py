@@ -34,7 +34,11 @@ python_use_unqualified_type_names = True
 
 nitpick_ignore_regex = [
     # Other projects, and the inside of this one, are plain text: there are no pages to link to.
-    (r"py:.*", r"(collections|enum|pathlib|signal|socket|ssl|trio|typing)\..*"),
+    (
+        r"py:.*",
+        r"(_pytest|abc|collections|contextlib|contextvars|enum|pathlib|random|signal|socket|ssl|trio|typing)\..*",
+    ),
+    (r"py:.*", r"(.*\.)?_[A-Z]\w*"),
     (
         r"py:.*",
         r"trioweb\.(heartbeat|lifecycle|listening|nursery|outbox|protocol|reading|serving|transport)\b.*",
