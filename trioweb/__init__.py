@@ -12,7 +12,7 @@ The layers, each importing only from those above it, and each file only from fil
 from .auth import FirstMessage
 from .broadcast import Delivery, broadcast
 from .client import connect
-from .config import Heartbeat, Limits, Overflow, Timeouts
+from .config import Deflate, Heartbeat, Limits, Overflow, Timeouts
 from .connection import Statistics, WebSocket
 from .errors import (
     ConnectFailed,
@@ -43,6 +43,7 @@ __all__ = [
     "ConnectionBroken",
     "ConnectionClosedByUs",
     "ConnectionEnded",
+    "Deflate",
     "Delivery",
     "EndOfChannel",
     "FirstMessage",

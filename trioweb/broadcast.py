@@ -35,6 +35,7 @@ def broadcast(
     """Send a message to many connections without waiting for any of them.
 
     Servers' connections share one encoding; on a client's each is masked anew (RFC 6455, 5.3).
+    It is not compressed: what was agreed on differs between them, and so do their windows.
     A receiver whose outbox is full meets the ``overflow`` policy; closing is the default, for
     who is closed knows that something is missing, and may come back. One slow or broken
     receiver never disturbs another. Raises `TypeError` if the message is neither str nor bytes.
@@ -58,11 +59,11 @@ def broadcast(
             continue
         machine = life.machine
         if life.side is Side.CLIENT:
-            frames = machine.message(message)
+            frames = machine.message(message, compress=False)
         elif (known := encoded.get(machine.fragment)) is not None:
             frames = known
         else:
-            frames = encoded[machine.fragment] = machine.message(message)
+            frames = encoded[machine.fragment] = machine.message(message, compress=False)
         outbox.put_frames(frames)
         if life.ended():
             closed += 1

@@ -11,12 +11,14 @@ from urllib.parse import urlsplit
 import trio
 
 from .abc import Observer
-from .config import Heartbeat, Limits, Timeouts
+from .config import Deflate, Heartbeat, Limits, Timeouts
 from .connection import WebSocket
 from .errors import ConnectFailed, HandshakeInvalid, HandshakeTimeout
 from .host import current_host
 from .lifecycle import Lifecycle
+from .protocol.deflate import check_answer, offer
 from .protocol.handshake import Accepted, ClientHandshake
+from .protocol.machine import Compression
 from .transport import Transport, adapt
 from .types import Headers, Request, Response, Side
 
@@ -67,14 +69,16 @@ async def connect(
     limits: Limits = Limits(),
     timeouts: Timeouts = Timeouts(),
     heartbeat: Heartbeat | None = Heartbeat(),
+    deflate: Deflate | None = None,
     observers: Sequence[Observer] = (),
 ) -> AsyncGenerator[WebSocket]:
     """Connect to a ``ws://`` or ``wss://`` URL for the length of a block, which gets the WebSocket.
 
     ``stream`` is used instead of a connection to the URL's host, as it is (TLS is then yours), and
     closed at the end. ``ssl_context`` is the default one for ``wss`` unless given. ``headers`` go
-    with the request. A normal exit closes with 1000, within `Timeouts.close`; an exit by an
-    exception sends 1001 without waiting, and what the block raises comes out as it is.
+    with the request. ``deflate`` offers compression; default None: none. A normal exit closes with
+    1000, within `Timeouts.close`; an exit by an exception sends 1001 without waiting, and what
+    the block raises comes out as it is.
 
     Raises `ValueError` for a URL or headers that make no sense, `ConnectFailed` if there is no
     connection, `HandshakeRejected` if the server answered otherwise, `HandshakeInvalid` if it does
@@ -89,6 +93,7 @@ async def connect(
         address.target,
         subprotocols=subprotocols,
         headers=lines,
+        extensions=() if deflate is None else (offer(deflate),),
         limits=limits,
         nonce=current_host.get().token_bytes(16),
     )
@@ -98,6 +103,7 @@ async def connect(
     transport = adapt(stream)
     try:
         accepted = await _shake_hands(transport, exchange, request, limits, timeouts)
+        compression = _agree(accepted, deflate)
     except BaseException:
         await trio.aclose_forcefully(transport)
         raise
@@ -105,6 +111,7 @@ async def connect(
         transport,
         Side.CLIENT,
         trailing_data=exchange.trailing_data,
+        compression=compression,
         limits=limits,
         timeouts=timeouts,
         heartbeat=heartbeat,
@@ -144,6 +151,14 @@ async def _open(
             raise
         return tls
     raise HandshakeTimeout(f"no connection to {where} within {timeouts.connect} s")
+
+
+def _agree(accepted: Accepted, deflate: Deflate | None) -> Compression | None:
+    try:
+        agreement = check_answer(accepted.extensions, deflate)
+    except ValueError as error:
+        raise HandshakeInvalid(f"the server chose {error}") from error
+    return None if agreement is None or deflate is None else (deflate, agreement)
 
 
 async def _shake_hands(

@@ -111,11 +111,14 @@ class WebSocket(trio.abc.Channel[Message]):
 
     # --- sending -----------------------------------------------------------------------------
 
-    async def send(self, value: Message | bytearray | memoryview) -> None:
+    async def send(
+        self, value: Message | bytearray | memoryview, *, compress: bool | None = None
+    ) -> None:
         """Send ``str`` as a text message, bytes of any kind as a binary one.
 
-        Waits for room in the outbox, then queues: `trio.Cancelled` means that the message was
-        not queued. Returning does not mean that the peer has it.
+        ``compress`` decides for this message, where compression was agreed on; None leaves it to
+        `Deflate.threshold`. Waits for room in the outbox, then queues: `trio.Cancelled` means
+        that the message was not queued. Returning does not mean that the peer has it.
 
         Raises `ConnectionBroken` after the connection's end, `ConnectionClosedByUs` after
         `aclose`, `TypeError` for another type, `UnicodeEncodeError` for a lone surrogate.
@@ -125,14 +128,16 @@ class WebSocket(trio.abc.Channel[Message]):
             await trio.lowlevel.checkpoint()
         if self._outbox.full and self._life.closed is None:
             await self._outbox.wait_room()
-        self._put(message)
+        self._put(message, compress)
 
-    def send_nowait(self, value: Message | bytearray | memoryview) -> None:
+    def send_nowait(
+        self, value: Message | bytearray | memoryview, *, compress: bool | None = None
+    ) -> None:
         """Send as `send` does, or raise `trio.WouldBlock` when the outbox is full."""
         message = value if isinstance(value, (str, bytes)) else check_message(value)
         if self._outbox.full and self._life.closed is None:
             raise trio.WouldBlock
-        self._put(message)
+        self._put(message, compress)
 
     async def wait_written(self) -> None:
         """Wait until the transport has taken all that was sent, so that nothing is queued here.
@@ -273,11 +278,11 @@ class WebSocket(trio.abc.Channel[Message]):
             self._life.reading.emptied()
         return message
 
-    def _put(self, message: Message) -> None:
+    def _put(self, message: Message, compress: bool | None) -> None:
         life = self._life
         if life.closed is None:
             # More messages wait: their answers may leave in one write with this one.
-            self._outbox.put(message, later=bool(self._inbox))
+            self._outbox.put(message, later=bool(self._inbox), compress=compress)
         if life.closed is not None:
             raise life.send_error()
 

@@ -21,7 +21,7 @@ from .heartbeat import beat
 from .host import current_host
 from .nursery import OwnNursery
 from .outbox import Outbox
-from .protocol.machine import Failed, Machine, PeerClosed, Ping
+from .protocol.machine import Compression, Failed, Machine, PeerClosed, Ping
 from .reading import Reading
 from .transport import NonblockingTransport, Transport
 from .types import Close, CloseCode, Side
@@ -92,6 +92,7 @@ class Lifecycle:
         side: Side,
         *,
         trailing_data: bytes = b"",
+        compression: Compression | None = None,
         attendant: Attendant | None = None,
         limits: Limits,
         timeouts: Timeouts,
@@ -109,7 +110,7 @@ class Lifecycle:
         self.latency: float | None = None
         self.dropped = 0
         self.transport = transport
-        self.machine = Machine(side, limits, self._token_bytes)
+        self.machine = Machine(side, limits, self._token_bytes, compression)
         self.machine.upgraded(trailing_data)
         self.outbox = Outbox(transport, self.machine, limits, timeouts, self)
         self._attendant = attendant or Attendant()

@@ -126,12 +126,12 @@ class Outbox:
         """Frames queued."""
         return len(self._data) + len(self._control)
 
-    def put(self, message: Message, *, later: bool = False) -> None:
+    def put(self, message: Message, *, later: bool = False, compress: bool | None = None) -> None:
         """Queue a message, whatever the marks say; ``later`` leaves the write to a later flush.
 
         With ``later`` false it is written at once if the queue is idle.
         """
-        self.put_frames(self._machine.message(message), later=later)
+        self.put_frames(self._machine.message(message, compress=compress), later=later)
 
     def put_frames(self, frames: list[bytes], *, later: bool = False) -> None:
         """Queue one message that is encoded already, as a broadcast's is; else as `put`."""

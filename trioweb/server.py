@@ -15,7 +15,7 @@ import trio
 from .abc import Observer
 from .attendant import Attendant
 from .auth import Authenticate
-from .config import Heartbeat, Limits, Timeouts
+from .config import Deflate, Heartbeat, Limits, Timeouts
 from .connection import WebSocket
 from .listening import is_loopback, open_listeners, url_of
 from .nursery import OwnNursery
@@ -61,6 +61,8 @@ class ServerOptions(TypedDict, total=False):
     timeouts: Timeouts
     #: Pings to silent peers. Default ``Heartbeat()``; None: none.
     heartbeat: Heartbeat | None
+    #: Compression for clients that offer it (RFC 7692). Default None: none.
+    deflate: Deflate | None
     #: Signals that drain the server; a second one cancels the handlers. Default: none, so that
     #: an embedding application keeps its own handling.
     signals: Iterable[signal.Signals]
@@ -312,6 +314,7 @@ async def _listening(
                 limits=options.get("limits", Limits()),
                 timeouts=options.get("timeouts", Timeouts()),
                 heartbeat=options.get("heartbeat", Heartbeat()),
+                deflate=options.get("deflate"),
                 observers=options.get("observers", ()),
             ),
             listeners,

@@ -14,13 +14,15 @@ import trio
 from .abc import Observer
 from .attendant import Attendant
 from .auth import Authenticate, FirstMessage, check_handshake
-from .config import Heartbeat, Limits, Timeouts
+from .config import Deflate, Heartbeat, Limits, Timeouts
 from .connection import WebSocket
 from .errors import ConnectionEnded
 from .guard import is_allowed_origin
 from .lifecycle import Lifecycle
 from .pages import OnRequest
+from .protocol.deflate import Agreement, answer
 from .protocol.handshake import BadRequest, ServerHandshake
+from .protocol.machine import Compression
 from .routing import Handler, Router
 from .transport import StreamTransport, Transport, adapt, as_tls
 from .types import Close, CloseCode, Headers, Request, Response, Side
@@ -43,6 +45,7 @@ class Options:
     limits: Limits
     timeouts: Timeouts
     heartbeat: Heartbeat | None
+    deflate: Deflate | None
     observers: Sequence[Observer]
 
 
@@ -80,6 +83,8 @@ class _Acceptance:
 
     principal: Any
     subprotocol: str | None
+    #: What is agreed on, and the header that says so.
+    compression: tuple[Agreement, str] | None
 
 
 _GOING_AWAY = Response.make(503, "going away\n")
@@ -147,12 +152,17 @@ class _Exchange:
             return _GOING_AWAY
         offered, ours = self._exchange.subprotocols, self._options.subprotocols
         if callable(ours):
-            return _Acceptance(principal, ours(offered))
-        return _Acceptance(principal, next((name for name in ours if name in offered), None))
+            subprotocol = ours(offered)
+        else:
+            subprotocol = next((name for name in ours if name in offered), None)
+        deflate = self._options.deflate
+        compression = None if deflate is None else answer(self._exchange.extensions, deflate)
+        return _Acceptance(principal, subprotocol, compression)
 
     def _encode(self, decision: _Acceptance | Response) -> bytes:
         if isinstance(decision, _Acceptance):
-            return self._exchange.accept(subprotocol=decision.subprotocol)
+            chosen = () if decision.compression is None else (decision.compression[1],)
+            return self._exchange.accept(subprotocol=decision.subprotocol, extensions=chosen)
         return self._exchange.respond(decision)
 
     async def _consider(self, request: Request) -> tuple[Any, Response | None]:
@@ -180,10 +190,14 @@ class _Exchange:
 
     def _open(self, request: Request, acceptance: _Acceptance) -> Upgraded:
         options = self._options
+        compression: Compression | None = None
+        if options.deflate is not None and acceptance.compression is not None:
+            compression = options.deflate, acceptance.compression[0]
         life = Lifecycle(
             self._transport,
             Side.SERVER,
             trailing_data=self._exchange.trailing_data,
+            compression=compression,
             attendant=self._attendant,
             limits=options.limits,
             timeouts=options.timeouts,

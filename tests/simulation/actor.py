@@ -185,7 +185,9 @@ class Actor:
         bytes_bound = limits.outbox_bytes + largest + frames * HEADER + control
         frames_bound = limits.outbox_frames + frames + limits.outbox_control + 2
         # Counted from outside, too: what was sent less what the transport has.
-        queued = self._outgoing.size - now.bytes_sent if self.ws.closed is None else 0
+        queued = 0
+        if self.ws.closed is None and self._program.deflate is None:
+            queued = self._outgoing.size - now.bytes_sent
         self._verdict.expect(
             max(now.outbox_bytes, queued) <= bytes_bound
             and now.outbox_bytes >= 0

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from trioweb.config import Heartbeat, Limits, Timeouts
+from trioweb.config import Deflate, Heartbeat, Limits, Timeouts
 from trioweb.testing import Conditions, Fault, HalfOpen, Partition, Reset, Stall
 
 #: Close codes that an end may choose (RFC 6455, 7.4.1 and 7.4.2).
@@ -135,6 +135,7 @@ class Program:
     limits: Limits
     timeouts: Timeouts
     heartbeat: Heartbeat | None
+    deflate: Deflate | None
 
 
 def draw(chance: random.Random, *, clients: int = 4, visits: int = 6) -> Program:
@@ -168,6 +169,7 @@ def draw(chance: random.Random, *, clients: int = 4, visits: int = 6) -> Program
         heartbeat=chance.choice(
             [None, Heartbeat(), Heartbeat(3, 2), Heartbeat(max(0.5, horizon / 20), 1)]
         ),
+        deflate=_deflate(chance),
     )
 
 
@@ -180,6 +182,17 @@ def _conditions(chance: random.Random, *, fine: bool) -> Conditions:
         bandwidth=chance.choice([math.inf, math.inf, 1e6, 2e4]),
         chunk=chance.choice([None, 50 if fine else 3000]),
         buffer=chance.choice([2**16, chance.choice([20, 500]) if fine else 5000]),
+    )
+
+
+def _deflate(chance: random.Random) -> Deflate | None:
+    if chance.random() < 0.5:
+        return None
+    return Deflate(
+        window_bits=chance.choice([9, 12, 15]),
+        max_window_bits=chance.choice([9, 15]),
+        context_takeover=chance.random() < 0.7,
+        threshold=chance.choice([0, 100, 10_000]),
     )
 
 

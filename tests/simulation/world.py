@@ -79,6 +79,7 @@ class World:
                 limits=program.limits,
                 timeouts=program.timeouts,
                 heartbeat=program.heartbeat,
+                deflate=program.deflate,
                 observers=[self.observed],
             ) as self._server:
                 async with trio.open_nursery() as nursery:
@@ -207,6 +208,7 @@ class World:
             limits=program.limits,
             timeouts=program.timeouts,
             heartbeat=program.heartbeat,
+            deflate=program.deflate,
             observers=[self.observed],
         ) as ws:
             yield ws

@@ -21,6 +21,7 @@ from wsproto.frame_protocol import Opcode as WsprotoOpcode
 from ..errors import ProtocolError
 from ..types import Close, CloseCode, Message, Side
 from .assembler import Assembler
+from .deflate import Deflater, Inflater
 
 __all__ = ["ControlFrame", "Framer", "Opcode"]
 
@@ -45,6 +46,10 @@ _TEXT = _FIN | 0x1
 _BINARY = _FIN | 0x2
 #: First bytes of frames that are a whole message, without extensions.
 _PLAIN = frozenset({_TEXT, _BINARY})
+_RSV1 = 0x40
+#: The same, compressed (RFC 7692, 6).
+_COMPRESSED = frozenset({_TEXT | _RSV1, _BINARY | _RSV1})
+_BEGINNINGS = frozenset({WsprotoOpcode.TEXT, WsprotoOpcode.BINARY})
 _NO_RSV = RsvBits(False, False, False)
 _CONTINUATION = WsprotoOpcode.CONTINUATION
 _BAD_GATEWAY = CloseCode.BAD_GATEWAY.to_bytes(2, "big")
@@ -60,8 +65,11 @@ class _Hooks(Extension):
 
     name = "trioweb"
 
-    def __init__(self, assembler: Assembler, mask_length: int) -> None:
+    def __init__(self, assembler: Assembler, mask_length: int, inflater: Inflater | None) -> None:
         self.assembler = assembler
+        self.inflater = inflater
+        #: Whether the message under way is compressed; its first frame says it for all.
+        self.compressed = False
         self.mask_length = mask_length
         self.opcode = _CONTINUATION
         #: Bytes fed and not yet decoded; wsproto need not be asked when there are none.
@@ -80,7 +88,7 @@ class _Hooks(Extension):
         self,
         proto: FrameDecoder | FrameProtocol,  # noqa: ARG002 - the signature is wsproto's
         opcode: WsprotoOpcode,
-        rsv: RsvBits,  # noqa: ARG002 - see proto
+        rsv: RsvBits,
         payload_length: int,
     ) -> CloseReason | RsvBits:
         self.opcode = opcode
@@ -92,6 +100,9 @@ class _Hooks(Extension):
             except ProtocolError as error:
                 self.error = error
                 return CloseReason.MESSAGE_TOO_BIG
+        if self.inflater is not None and opcode in _BEGINNINGS:
+            self.compressed = rsv.rsv1
+            return RsvBits(rsv.rsv1, False, False)
         return _NO_RSV
 
     def frame_inbound_payload_data(
@@ -102,7 +113,16 @@ class _Hooks(Extension):
         if self.opcode is WsprotoOpcode.CLOSE and data[:2] == _BAD_GATEWAY:
             self.bad_gateway = True
             return _STAND_IN + data[2:]
+        if self.opcode < 8 and self.compressed and self.inflater is not None:
+            return self._inflate(self.inflater.feed, data)
         return data
+
+    def _inflate(self, inflate: Callable[..., bytes], *data: bytes) -> bytes | CloseReason:
+        try:
+            return inflate(*data)
+        except ProtocolError as error:
+            self.error = error
+            return CloseReason(int(error.code))
 
     def frame_inbound_complete(
         self,
@@ -112,6 +132,9 @@ class _Hooks(Extension):
         self.undecoded -= self.frame_length
         if self.opcode < 8:
             self.assembler.finished_frame(fin=fin)
+            if fin and self.compressed and self.inflater is not None:
+                self.compressed = False
+                return self._inflate(self.inflater.finish)
         return None
 
 
@@ -125,10 +148,13 @@ class Framer:
         "_assembler",
         "_at",
         "_data",
+        "_deflater",
         "_hooks",
+        "_inflater",
         "_mask",
         "_max_size",
         "_over",
+        "_plain_starts",
         "_proto",
         "_token_bytes",
     )
@@ -138,12 +164,17 @@ class Framer:
         side: Side,
         assembler: Assembler,
         token_bytes: Callable[[int], bytes] = secrets.token_bytes,
+        deflater: Deflater | None = None,
+        inflater: Inflater | None = None,
     ) -> None:
         client = side is Side.CLIENT
+        self._deflater = deflater
+        self._inflater = inflater
+        self._plain_starts = _PLAIN if inflater is None else _PLAIN | _COMPRESSED
         self._token_bytes = token_bytes
         self._assembler = assembler
         self._max_size = assembler.max_size
-        self._hooks = _Hooks(assembler, mask_length=0 if client else 4)
+        self._hooks = _Hooks(assembler, 0 if client else 4, inflater)
         self._proto = FrameProtocol(client, [self._hooks])
         #: Whether the frames that we write are masked; those that come then are not.
         self._mask = client
@@ -184,7 +215,7 @@ class Framer:
             return None
         first, length = data[at], data[at + 1]
         start = at + 2
-        if first not in _PLAIN or (length > 127) is self._mask:
+        if first not in self._plain_starts or (length > 127) is self._mask:
             return None
         length &= 127
         if length > 125:
@@ -204,14 +235,27 @@ class Framer:
         payload = data[start:end]
         if key is not None:
             payload = _mask(payload, key)
+        if first & _RSV1:
+            payload = self._inflate(payload)
         message: Message = payload
-        if first == _TEXT:
+        if first & 0x0F == 1:
             try:
                 message = payload.decode()
-            except UnicodeDecodeError:
-                return None  # wsproto fails it
+            except UnicodeDecodeError as error:
+                if not first & _RSV1:
+                    return None  # wsproto fails it
+                self._over = True
+                raise ProtocolError(CloseCode.INVALID_DATA, "text is not UTF-8") from error
         self._at = end
         return message
+
+    def _inflate(self, payload: bytes) -> bytes:
+        assert self._inflater is not None
+        try:
+            return self._inflater.feed(payload) + self._inflater.finish()
+        except ProtocolError:
+            self._over = True
+            raise
 
     def _hand_over(self, data: bytes) -> None:
         """Leave the rest of a read to wsproto."""
@@ -249,15 +293,22 @@ class Framer:
             raise ProtocolError(code, reason) from error
         return None
 
-    def message(self, message: Message, fragment: int) -> list[bytes]:
+    def message(
+        self, message: Message, fragment: int, *, compress: bool | None = None
+    ) -> list[bytes]:
         """Encode a message as frames of at most ``fragment`` bytes of payload each.
 
-        The cuts may fall inside a character: only the whole message is text (RFC 6455, 5.6).
+        ``compress`` None leaves that to the message's size. The cuts may fall inside a
+        character: only the whole message is text (RFC 6455, 5.6).
         """
         if isinstance(message, str):
             opcode, data = _TEXT, message.encode()
         else:
             opcode, data = _BINARY, message
+        deflater = self._deflater
+        if deflater is not None and deflater.decide(len(data), compress):
+            opcode |= _RSV1
+            data = deflater.compress(data)
         if len(data) <= fragment:
             return [self._frame(opcode, data)]
         frames = [self._frame(opcode & 0x7F, data[:fragment])]

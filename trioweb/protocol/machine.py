@@ -13,13 +13,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from ..config import Limits
+from ..config import Deflate, Limits
 from ..errors import ProtocolError
 from ..types import Close, CloseCode, Message, Side, State
 from .assembler import Assembler
+from .deflate import Agreement, Deflater, Inflater
 from .framer import Framer, Opcode
 
-__all__ = ["Event", "Failed", "Machine", "PeerClosed", "Ping", "Pong", "check_close", "fit_reason"]
+__all__ = [
+    "Compression",
+    "Event",
+    "Failed",
+    "Machine",
+    "PeerClosed",
+    "Ping",
+    "Pong",
+    "check_close",
+    "fit_reason",
+]
 
 #: The longest reason of a close frame: 125 bytes of control payload less the code.
 MAX_REASON = 123
@@ -66,6 +77,9 @@ class Failed:
         """Return the close frame with the code and the reason of the failure."""
         return self.close
 
+
+#: What we chose for permessage-deflate, and what was agreed on.
+Compression: TypeAlias = tuple[Deflate, Agreement]
 
 #: A message is its own event: this is the path that runs for every message.
 Event: TypeAlias = Message | Ping | Pong | PeerClosed | Failed
@@ -151,8 +165,14 @@ class Machine:
         side: Side,
         limits: Limits,
         token_bytes: Callable[[int], bytes] = secrets.token_bytes,
+        compression: Compression | None = None,
     ) -> None:
-        self._framer = Framer(side, Assembler(limits), token_bytes)
+        deflater = inflater = None
+        if compression is not None:
+            options, agreement = compression
+            deflater = Deflater(options, agreement, side)
+            inflater = Inflater(agreement, side, limits.max_message)
+        self._framer = Framer(side, Assembler(limits), token_bytes, deflater, inflater)
         self.fragment = limits.fragment
         self._phase = _Phase.CONNECTING
 
@@ -205,9 +225,9 @@ class Machine:
             return PeerClosed(payload)
         return Ping(payload) if opcode is Opcode.PING else Pong(payload)
 
-    def message(self, message: Message) -> list[bytes]:
+    def message(self, message: Message, *, compress: bool | None = None) -> list[bytes]:
         """Encode a message, as fragments if it is long. Only while `may_send`."""
-        return self._framer.message(message, self.fragment)
+        return self._framer.message(message, self.fragment, compress=compress)
 
     def control(self, event: Ping | Pong) -> bytes:
         """Encode a ping or a pong; raises `ValueError` above 125 bytes. Only while `may_send`."""
