@@ -107,9 +107,9 @@ async def test_the_message_is_encoded_once(monkeypatch):
     encoded = []
     real = Machine.message
 
-    def count(machine: Machine, message: trioweb.Message) -> list[bytes]:
+    def count(machine: Machine, message: trioweb.Message, *, compress: bool) -> list[bytes]:
         encoded.append(message)
-        return real(machine, message)
+        return real(machine, message, compress=compress)
 
     monkeypatch.setattr(Machine, "message", count)
     async with audience(20) as (server, peers):
@@ -122,9 +122,9 @@ async def test_the_message_is_encoded_once_for_each_length_of_fragments(monkeypa
     encoded = []
     real = Machine.message
 
-    def count(machine: Machine, message: trioweb.Message) -> list[bytes]:
+    def count(machine: Machine, message: trioweb.Message, *, compress: bool) -> list[bytes]:
         encoded.append(machine.fragment)
-        return real(machine, message)
+        return real(machine, message, compress=compress)
 
     monkeypatch.setattr(Machine, "message", count)
     async with (

@@ -24,9 +24,9 @@ async def test_one_encoding_for_all(
     encoded: list[Machine] = []
     original = Machine.message
 
-    def message(self: Machine, message: str | bytes) -> list[bytes]:
+    def message(self: Machine, message: str | bytes, *, compress: bool) -> list[bytes]:
         encoded.append(self)
-        return original(self, message)
+        return original(self, message, compress=compress)
 
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(link.server(_stay))
