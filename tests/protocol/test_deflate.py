@@ -226,13 +226,19 @@ def test_what_one_end_compresses_the_other_inflates(
     deflater = Deflater(client if sender is Side.CLIENT else server, agreement, sender)
     inflater = Inflater(agreement, receiver, 10_000)
     for message in messages:
-        if data.draw(st.booleans()):
-            deflater.release()
-            inflater.release()
         payload = deflater.compress(message)
         cuts = sorted(data.draw(st.lists(st.integers(0, len(payload)), max_size=4)))
         pieces = [payload[a:b] for a, b in zip([0, *cuts], [*cuts, len(payload)], strict=True)]
         assert inflate(inflater, *pieces) == message
+
+
+def test_a_flood_of_final_blocks_is_cut_off() -> None:
+    final = b"\x03\x00"  # an empty block, the last one
+    inflater = Inflater(PLAIN, Side.SERVER, 1000)
+    for _ in range(3):
+        assert inflate(inflater, final * 60 + b"\0") == b""
+    with pytest.raises(ProtocolError, match="too many final blocks"):
+        inflater.feed(final * 10_000)
 
 
 def test_a_bomb_stops_at_the_limit() -> None:

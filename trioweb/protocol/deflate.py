@@ -22,6 +22,9 @@ NAME = "permessage-deflate"
 
 #: The window is kept in at most so many pieces, for each costs more than its bytes.
 _PIECES = 64
+#: How often one message may end zlib's stream (BFINAL): each time costs as much as a message, and
+#: takes two bytes. Honest peers do it once.
+_MAX_FINAL_BLOCKS = 64
 _TAIL = b"\x00\x00\xff\xff"
 #: zlib cannot write for the smallest window of RFC 7692, 7.1.2; reading is no problem.
 _SMALLEST_WINDOW = 9
@@ -181,15 +184,20 @@ class Deflater:
         self._stream = stream if self._takes_over else None
         return compressed[:-4]
 
-    def release(self) -> None:
-        """Free the window: the next message starts anew, which any peer can read."""
-        self._stream = None
-
 
 class Inflater:
     """Decompresses one message after the other, piece by piece, up to a limit for each."""
 
-    __slots__ = ("_bits", "_history", "_kept", "_limit", "_size", "_stream", "_takes_over")
+    __slots__ = (
+        "_bits",
+        "_final_blocks",
+        "_history",
+        "_kept",
+        "_limit",
+        "_size",
+        "_stream",
+        "_takes_over",
+    )
 
     def __init__(self, agreement: Agreement, side: Side, limit: int) -> None:
         peer = Side.SERVER if side is Side.CLIENT else Side.CLIENT
@@ -197,6 +205,7 @@ class Inflater:
         self._takes_over = agreement.takes_over(peer)
         self._limit = limit
         self._size = 0
+        self._final_blocks = 0
         self._stream: zlib._Decompress | None = None
         #: The end of what came out: a block that says it is the last one ends zlib's stream,
         #: but not the peer's window.
@@ -229,22 +238,20 @@ class Inflater:
             if self._stream.eof:  # BFINAL (RFC 7692, 7.2.3.4)
                 data = self._stream.unused_data
                 self._stream = None
+                self._final_blocks += 1
+                if self._final_blocks > _MAX_FINAL_BLOCKS:
+                    raise ProtocolError(CloseCode.POLICY_VIOLATION, "too many final blocks")
         return b"".join(pieces)
 
     def finish(self) -> bytes:
         """Return what the end of a message gives, and be ready for the next one."""
         rest = self.feed(_TAIL)
-        self._size = 0
+        self._size = self._final_blocks = 0
         if not self._takes_over:
             self._stream = None
             self._history.clear()
             self._kept = 0
         return rest
-
-    def release(self) -> None:
-        """Free zlib's state between two messages; the window itself is kept, and nothing else."""
-        if not self._size:
-            self._stream = None
 
     def _remember(self, piece: bytes) -> None:
         window = 2**self._bits

@@ -33,7 +33,7 @@ _FIRST_FREE_PORT, _LAST_PORT = 49152, 65535
 #: Names that a URL can have; those of numbers alone are addresses.
 _NAME = re.compile(r"[a-z0-9_]([a-z0-9._-]*[a-z0-9_])?")
 _NUMBERS = re.compile(r"[0-9.]+")
-_ITSELF = frozenset({None, "", "localhost", "127.0.0.1", "::1", "0.0.0.0", "::"})  # noqa: S104
+_ITSELF = frozenset({None, "", "localhost", "127.0.0.1", "::1", "0.0.0.0", "::"})  # noqa: S104 - only names here
 
 
 class Link:

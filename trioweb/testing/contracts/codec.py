@@ -101,7 +101,7 @@ def _encode(codec: Codec, value: Any) -> Message:
     except Exception as error:
         raise AssertionError(f"encode({shown(value)}) raised {error!r}") from error
     require(
-        isinstance(message, (str, bytes)),  # pyright: ignore[reportUnnecessaryIsInstance]
+        isinstance(message, (str, bytes)),  # pyright: ignore[reportUnnecessaryIsInstance]  # that is the check
         f"encode({shown(value)}) gave {shown(message)}, which is neither str nor bytes",
     )
     return message

@@ -130,7 +130,7 @@ class TransportEnd:
     def __init__(
         self, name: str, transport: Transport, outgoing: Flow, incoming: Flow, vigil: Vigil
     ) -> None:
-        require(isinstance(transport, Transport), f"{shown(transport)} is no Transport")  # pyright: ignore[reportUnnecessaryIsInstance]
+        require(isinstance(transport, Transport), f"{shown(transport)} is no Transport")  # pyright: ignore[reportUnnecessaryIsInstance]  # that is the check
         self.name = name
         self.transport = transport
         self.outgoing = outgoing
@@ -219,7 +219,7 @@ class TransportEnd:
         return int(2 ** self._chance.uniform(0, 15))
 
     def _came(self, what: str, data: bytes, max_bytes: int) -> bytes:
-        require(isinstance(data, bytes), f"{what} gave a {type(data).__name__}, not bytes")  # pyright: ignore[reportUnnecessaryIsInstance]
+        require(isinstance(data, bytes), f"{what} gave a {type(data).__name__}, not bytes")  # pyright: ignore[reportUnnecessaryIsInstance]  # that is the check
         require(len(data) <= max_bytes, f"{what} gave {len(data)} bytes")
         self.incoming.arrive(what, data)
         return data

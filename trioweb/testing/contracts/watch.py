@@ -39,7 +39,7 @@ class Watch(Observer):
 
     def __init__(self, observer: Observer) -> None:
         require(
-            isinstance(observer, Observer),  # pyright: ignore[reportUnnecessaryIsInstance]
+            isinstance(observer, Observer),  # pyright: ignore[reportUnnecessaryIsInstance]  # that is the check
             f"{shown(observer)} is no Observer: it would lack the hooks of later versions",
         )
         for name in _HOOKS:
