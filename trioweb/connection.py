@@ -9,7 +9,8 @@ from typing import Any, cast
 import trio
 
 from .lifecycle import Lifecycle
-from .protocol.machine import check_close
+from .protocol.machine import Piece, check_close
+from .streaming import Incoming, MessageReader, MessageWriter
 from .types import Close, CloseCode, Message, Request, Response, State
 
 __all__ = ["Statistics", "WebSocket", "check_message", "lifecycle_of"]
@@ -80,8 +81,10 @@ class WebSocket(trio.abc.Channel[Message]):
     __slots__ = (
         "__weakref__",
         "_inbox",
+        "_incoming",
         "_life",
         "_outbox",
+        "_reading",
         "principal",
         "request",
         "response",
@@ -106,7 +109,10 @@ class WebSocket(trio.abc.Channel[Message]):
         self.principal: Any = principal
         self._life = life
         self._outbox = life.outbox
+        self._reading = life.reading
         self._inbox = life.reading.inbox
+        #: Made for the first message that is received as a stream.
+        self._incoming: Incoming | None = None
         life.connection = self
 
     # --- sending -----------------------------------------------------------------------------
@@ -139,6 +145,14 @@ class WebSocket(trio.abc.Channel[Message]):
             raise trio.WouldBlock
         self._put(message, compress)
 
+    def send_stream(self, *, text: bool, compress: bool | None = None) -> MessageWriter:
+        """Return what sends one message in pieces, text or binary, as ``async with`` block.
+
+        Memory stays the same however long the message is, for each piece waits for room.
+        ``compress`` None compresses it where that was agreed on, for nobody knows its size.
+        """
+        return MessageWriter(self._life, text=text, compress=compress)
+
     async def wait_written(self) -> None:
         """Wait until the transport has taken all that was sent, so that nothing is queued here.
 
@@ -158,15 +172,44 @@ class WebSocket(trio.abc.Channel[Message]):
         Raises `EndOfChannel` after a clean end, `ConnectionBroken` after any other,
         `ConnectionClosedByUs` after `aclose`, `trio.BusyResourceError` if another task waits.
         """
-        inbox = self._inbox
-        if inbox and _checkpoint_is_due(len(inbox[0])):
+        while True:
+            inbox = self._inbox
+            if inbox and _checkpoint_is_due(len(inbox[0])):
+                await trio.lowlevel.checkpoint()
+            if not inbox:
+                await self._wait_inbox()
+            one = self._reading.take()
+            message = one if isinstance(one, (str, bytes)) else self._pieces().add(one)
+            if message is not None:
+                return message
+
+    async def receive_stream(self, *, limit: float | None = None) -> MessageReader:
+        """Wait for the next message and return it before its end: a channel of its pieces.
+
+        Memory stays the same however long the message is. ``limit`` is the most bytes that it
+        may have, 1009 above that; None means `Limits.max_message`, ``math.inf`` no limit. It stands
+        from this call on, for `Limits.max_fragments` too: call before the message is due. `receive`
+        keeps to `Limits.max_message`. Cancelling this loses nothing; raises as `receive` does.
+        """
+        self._life.machine.stream(self._life.limits.max_message if limit is None else limit)
+        reader: MessageReader | None = None
+        while reader is None:
             await trio.lowlevel.checkpoint()
-        while not inbox:
+            await self._wait_inbox()
+            reader = self._pieces().open(self._reading.take())
+        return reader
+
+    async def _wait_inbox(self) -> None:
+        while not self._inbox:
             if self._life.closed is not None:
                 await trio.lowlevel.checkpoint()
                 raise self._life.receive_error()
-            await self._life.reading.wait_message()
-        return self._take()
+            await self._reading.wait_message()
+
+    def _pieces(self) -> Incoming:
+        if self._incoming is None:
+            self._incoming = Incoming(self._life, self._life.limits.max_message)
+        return self._incoming
 
     async def __anext__(self) -> Message:
         # As Trio's own, less one coroutine: this runs for every message.
@@ -180,9 +223,12 @@ class WebSocket(trio.abc.Channel[Message]):
 
         Raises as `receive` does at the connection's end, and if another task is receiving.
         """
-        self._life.reading.receive_nowait()
-        if self._inbox:
-            return self._take()
+        self._reading.receive_nowait()
+        while self._inbox:
+            one = self._reading.take()
+            message = self._pieces().add(one) if isinstance(one, Piece) else one
+            if message is not None:
+                return message
         if self._life.closed is not None:
             raise self._life.receive_error()
         raise trio.WouldBlock
@@ -252,13 +298,13 @@ class WebSocket(trio.abc.Channel[Message]):
 
     def statistics(self) -> Statistics:
         """Return the counts as they are now."""
-        life, outbox, reading = self._life, self._outbox, self._life.reading
+        life, outbox, reading = self._life, self._outbox, self._reading
         return Statistics(
             messages_sent=outbox.messages_sent,
             messages_received=reading.messages_received,
             bytes_sent=outbox.bytes_sent,
             bytes_received=reading.bytes_received,
-            messages_dropped=life.dropped,
+            messages_dropped=life.dropped + outbox.dropped,
             messages_discarded=reading.discarded,
             inbox_messages=len(self._inbox),
             outbox_bytes=outbox.size,
@@ -271,12 +317,6 @@ class WebSocket(trio.abc.Channel[Message]):
     def __hash__(self) -> int:
         # Not by its address: a set of connections has the same order wherever the ids are the same.
         return int(self.id, 16)
-
-    def _take(self) -> Message:
-        message = self._inbox.popleft()
-        if not self._inbox:
-            self._life.reading.emptied()
-        return message
 
     def _put(self, message: Message, compress: bool | None) -> None:
         life = self._life

@@ -78,6 +78,7 @@ class Lifecycle:
         "dropped",
         "id",
         "latency",
+        "limits",
         "machine",
         "outbox",
         "pings",
@@ -121,6 +122,7 @@ class Lifecycle:
         #: What observers and logs get to see; set by whoever makes the public object.
         self.connection: Connection | None = None
         self.side = side
+        self.limits = limits
         self._timeouts = timeouts
         self._heartbeat = heartbeat
         self._heartbeat_scope: trio.CancelScope | None = None

@@ -8,22 +8,25 @@ first needed. Control frames overtake data between frames.
 from __future__ import annotations
 
 from collections import deque
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import trio
 
 from .config import Limits, Timeouts
+from .protocol.assembler import size_of
 from .protocol.machine import Machine, Ping, Pong
 from .transport import NonblockingTransport, Transport
+from .turns import at_next_turn
 from .types import Close, Message
 
 __all__ = ["Outbox", "OutboxOwner"]
 
+#: A message that waits for the end of another, which leaves in pieces: encoded already, or not
+#: yet, for it may be compressed with what went before it.
+_Waiting: TypeAlias = list[bytes] | tuple[Message, bool | None]
+
 #: Frames that wait together leave in one write of about this size.
 _GATHER = 2**16
-
-#: The outboxes to write at the next turn of the scheduler, by trio run.
-_marked: trio.lowlevel.RunVar[list[Outbox]] = trio.lowlevel.RunVar("trioweb.outbox.marked")
 
 
 class OutboxOwner(Protocol):
@@ -50,6 +53,8 @@ class Outbox:
     """
 
     __slots__ = (
+        "_behind",
+        "_behind_size",
         "_changed",
         "_control",
         "_data",
@@ -68,8 +73,10 @@ class Outbox:
         "_writing",
         "bytes_sent",
         "dead",
+        "dropped",
         "messages_sent",
         "size",
+        "stream_lock",
     )
 
     def __init__(
@@ -96,10 +103,17 @@ class Outbox:
         self._work = trio.lowlevel.ParkingLot()
         self._changed = trio.lowlevel.ParkingLot()
         self._turnstile: trio.StrictFIFOLock | None = None
+        #: What waits for the end of a message in pieces; None while there is none.
+        self._behind: deque[_Waiting] | None = None
+        self._behind_size = 0
+        #: Held by whoever sends a message in pieces.
+        self.stream_lock = trio.StrictFIFOLock()
         self.dead = False
         self.size = 0
         self.bytes_sent = 0
         self.messages_sent = 0
+        #: Messages that waited behind one in pieces which never came to its end.
+        self.dropped = 0
 
     @property
     def idle(self) -> bool:
@@ -109,12 +123,12 @@ class Outbox:
     @property
     def full(self) -> bool:
         """Whether the queue is at its mark, or senders wait in line already."""
+        return self._is_at_mark() or (self._turnstile is not None and self._turnstile.locked())
+
+    def _is_at_mark(self) -> bool:
+        behind = 0 if self._behind is None else len(self._behind)
         limits = self._limits
-        return (
-            self.size >= limits.outbox_bytes
-            or len(self._data) >= limits.outbox_frames
-            or (self._turnstile is not None and self._turnstile.locked())
-        )
+        return self.size >= limits.outbox_bytes or len(self._data) + behind >= limits.outbox_frames
 
     @property
     def control_full(self) -> bool:
@@ -123,18 +137,25 @@ class Outbox:
 
     @property
     def frames(self) -> int:
-        """Frames queued."""
-        return len(self._data) + len(self._control)
+        """Frames queued; of a message that waits to be encoded, one."""
+        count = len(self._data) + len(self._control)
+        return count if self._behind is None else count + len(self._behind)
 
     def put(self, message: Message, *, later: bool = False, compress: bool | None = None) -> None:
         """Queue a message, whatever the marks say; ``later`` leaves the write to a later flush.
 
         With ``later`` false it is written at once if the queue is idle.
         """
-        self.put_frames(self._machine.message(message, compress=compress), later=later)
+        if self._behind is None:
+            self.put_frames(self._machine.message(message, compress=compress), later=later)
+        else:
+            self._wait_behind((message, compress), size_of(message))
 
     def put_frames(self, frames: list[bytes], *, later: bool = False) -> None:
         """Queue one message that is encoded already, as a broadcast's is; else as `put`."""
+        if self._behind is not None:
+            self._wait_behind(frames, sum(map(len, frames)))
+            return
         self.messages_sent += 1
         if len(frames) == 1 and not later and self._nonblocking is not None and self.idle:
             self._write_now(frames[0])
@@ -142,6 +163,55 @@ class Outbox:
         self._data.extend(frames)
         self.size += sum(map(len, frames))
         self._schedule(now=not later)
+
+    # --- a message in pieces ------------------------------------------------------------------
+
+    def begin_pieces(self) -> None:
+        """Let every other message wait behind the one that now leaves in pieces."""
+        self._behind = deque()
+
+    def put_piece(self, frames: list[bytes]) -> None:
+        """Queue a piece of it, and write at once what the transport takes."""
+        self._data.extend(frames)
+        self.size += sum(map(len, frames))
+        self._schedule(now=True)
+
+    async def wait_piece_room(self) -> None:
+        """Wait until a piece may be queued, whatever waits behind it, or all is over."""
+        limits = self._limits
+        while not self._owner.ended() and (
+            self.size - self._behind_size >= limits.outbox_bytes
+            or len(self._data) >= limits.outbox_frames
+        ):
+            await self._changed.park()
+
+    def end_pieces(self) -> None:
+        """Let the messages that waited follow: the last piece is queued."""
+        waiting, self._behind = self._behind or (), None
+        self.size -= self._behind_size
+        self._behind_size = 0
+        self.messages_sent += 1
+        for one in waiting:
+            if isinstance(one, list):
+                self.put_frames(one, later=True)
+            else:
+                self.put(one[0], compress=one[1], later=True)
+
+    def _wait_behind(self, message: _Waiting, size: int) -> None:
+        assert self._behind is not None
+        self._behind.append(message)
+        self._behind_size += size
+        self.size += size
+
+    def _drop_behind(self) -> None:
+        """Drop what waits behind a message that will not come to its end, and count it."""
+        if self._behind is not None:
+            self.dropped += len(self._behind)
+            self.size -= self._behind_size
+            self._behind_size = 0
+            self._behind = None
+
+    # --- control frames -----------------------------------------------------------------------
 
     def control(self, event: Ping | Pong, *, now: bool = False) -> None:
         """Queue a ping or pong in front of the data; drop it when nothing may be sent."""
@@ -153,6 +223,7 @@ class Outbox:
 
     def close(self, close: Close) -> None:
         """Queue the close frame behind everything else, and try to write."""
+        self._drop_behind()
         if self._machine.may_send and not self.dead:
             frame = self._machine.close(close)
             self._data.append(frame)
@@ -184,6 +255,7 @@ class Outbox:
 
     def abandon(self) -> None:
         """Drop what is queued: the connection is over."""
+        self._drop_behind()
         self.dead = True
         self.size = 0
         self._data.clear()
@@ -204,10 +276,7 @@ class Outbox:
         if self._turnstile is None:
             self._turnstile = trio.StrictFIFOLock()
         async with self._turnstile:
-            limits = self._limits
-            while not self._owner.ended() and (
-                self.size >= limits.outbox_bytes or len(self._data) >= limits.outbox_frames
-            ):
+            while not self._owner.ended() and self._is_at_mark():
                 await self._changed.park()
 
     async def wait_control_room(self) -> None:
@@ -220,7 +289,7 @@ class Outbox:
     async def wait_written(self) -> None:
         """Wait until the transport has taken everything queued, or the outbox is dead."""
         self.flush()
-        while not self.idle and not self.dead:
+        while not (self.idle and self._behind is None) and not self.dead:
             await self._changed.park()
 
     def retire_writer(self) -> None:
@@ -310,18 +379,8 @@ class Outbox:
             if now:
                 self.flush()
             elif not self._is_marked:
-                self._mark()
-
-    def _mark(self) -> None:
-        """Have the queue written at the next turn of the scheduler, with one callback for all."""
-        self._is_marked = True
-        try:
-            marked = _marked.get()
-        except LookupError:
-            _marked.set(marked := list[Outbox]())
-        marked.append(self)
-        if len(marked) == 1:
-            trio.lowlevel.current_trio_token().run_sync_soon(_flush_marked, marked)
+                self._is_marked = True
+                at_next_turn(self._turn)
 
     def _wake_writer(self) -> None:
         if self._started:
@@ -330,10 +389,6 @@ class Outbox:
             self._started = True
             self._owner.start("writer")
 
-
-def _flush_marked(marked: list[Outbox]) -> None:
-    outboxes = marked.copy()
-    marked.clear()
-    for outbox in outboxes:
-        outbox._is_marked = False  # noqa: SLF001 - the callback is a part of the class
-        outbox.flush()
+    def _turn(self) -> None:
+        self._is_marked = False
+        self.flush()

@@ -19,7 +19,7 @@ import trio
 from .attendant import Attendant
 from .config import Limits, Timeouts
 from .outbox import Outbox
-from .protocol.machine import Failed, Machine, PeerClosed, Ping, Pong
+from .protocol.machine import Failed, Machine, Pause, PeerClosed, Piece, Ping, Pong
 from .transport import NonblockingTransport, Transport
 from .types import Message
 
@@ -121,8 +121,8 @@ class Reading:
         self._inbox_size = 0
         #: The inbox was at its mark, and is not empty since.
         self._is_full = False
-        #: Messages decoded and not yet taken.
-        self.inbox: deque[Message] = deque()
+        #: Messages, and pieces of those that are received as streams, decoded and not yet taken.
+        self.inbox: deque[Message | Piece] = deque()
         #: The peer's close or failure, not yet in effect.
         self.pending: PeerClosed | Failed | None = None
         self.eof = False
@@ -193,7 +193,9 @@ class Reading:
         if self.inbox or self._owner.ended():
             return
         self.pull()
-        if self._nonblocking is not None and not (self.inbox or self.pending or self.paused):
+        if self._nonblocking is not None and not (
+            self.inbox or self.pending or self.paused or self._undecoded
+        ):
             data = self._read_nowait(self._nonblocking)
             if data is not None:
                 self._feed(data)
@@ -213,14 +215,15 @@ class Reading:
             event = next_event()
             if event is None:
                 self._undecoded = False
-            elif isinstance(event, (str, bytes)):
-                self.messages_received += 1
+            elif isinstance(event, (str, bytes, Piece)):
+                data, last = event if isinstance(event, Piece) else (event, True)
+                self.messages_received += last
+                self.discarded += last and ended
                 if ended:
-                    self.discarded += 1
                     continue
                 inbox.append(event)
                 # Real memory, so that many empty messages count, and wide characters.
-                self._inbox_size += sys.getsizeof(event)
+                self._inbox_size += sys.getsizeof(data)
                 if self._inbox_size >= most_bytes or len(inbox) >= most_messages:
                     self._is_full = True
                 if self.paused:
@@ -233,14 +236,23 @@ class Reading:
             elif isinstance(event, Pong):
                 self._owner.pong(event.payload)
                 controls -= 1
+            elif isinstance(event, Pause):
+                break
             else:
                 self.pending = event
                 self._undecoded = False
         if self._changed:
             self._changed.unpark_all()
 
-    def emptied(self) -> None:
-        """Note that the last message was taken: whoever paused for the inbox goes on."""
+    def take(self) -> Message | Piece:
+        """Take the first message out of the inbox, or piece of one."""
+        message = self.inbox.popleft()
+        if not self.inbox:
+            self._emptied()
+        return message
+
+    def _emptied(self) -> None:
+        """Let whoever paused for the inbox go on."""
         self._inbox_size = 0
         self._is_full = False
         if self._changed:
@@ -248,9 +260,9 @@ class Reading:
 
     def discard(self) -> None:
         """Drop the inbox: the user closed the connection."""
-        self.discarded += len(self.inbox)
+        self.discarded += sum(not isinstance(one, Piece) or one.last for one in self.inbox)
         self.inbox.clear()
-        self.emptied()
+        self._emptied()
 
     def wake(self) -> None:
         """Let everyone look again: the connection is over, and the reader reads to its end."""

@@ -1,33 +1,28 @@
-"""The framer: the interface that a native one must share with wsproto's."""
+"""Bytes to frames: the interface that a native framer must share with wsproto's."""
 
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.helpers import (
     BINARY,
     CLOSE,
-    CONTINUATION,
     PING,
     PONG,
     TEXT,
-    Frame,
     close_frame,
     frame,
-    frames_in,
     header,
 )
 from trioweb.config import Limits
 from trioweb.errors import ProtocolError
-from trioweb.protocol.assembler import Assembler
-from trioweb.protocol.framer import ControlFrame, Framer, Opcode
+from trioweb.protocol.encoder import Opcode
+from trioweb.protocol.framer import ControlFrame, Framer
 from trioweb.types import Close, Side
 
 
 def framer(side: Side = Side.SERVER, limits: Limits = Limits()) -> Framer:
-    return Framer(side, Assembler(limits))
+    return Framer(side, limits)
 
 
 def test_without_bytes_there_is_nothing():
@@ -93,66 +88,3 @@ def test_an_error_comes_once_and_then_nothing_for_ever(data, code, behind):
     assert one.next() is None
     one.feed(frame(TEXT, "later"))
     assert one.next() is None
-
-
-def test_a_message_may_be_empty():
-    assert frames_in(b"".join(framer().message("", 10))) == [Frame(TEXT, b"")]
-    assert frames_in(b"".join(framer().message(b"", 10))) == [Frame(BINARY, b"")]
-
-
-@pytest.mark.parametrize("size", [9, 10, 11, 20, 21, 25])
-@pytest.mark.parametrize("kind", [TEXT, BINARY])
-def test_messages_are_cut_into_fragments_of_the_size_asked_for(size, kind):
-    message = "x" * size if kind == TEXT else b"x" * size
-    frames = frames_in(b"".join(framer().message(message, 10)))
-    assert [len(one.payload) for one in frames] == [10] * (size // 10) + [size % 10] * (
-        size % 10 > 0
-    )
-    assert [one.opcode for one in frames] == [kind] + [CONTINUATION] * (len(frames) - 1)
-    assert [one.fin for one in frames] == [False] * (len(frames) - 1) + [True]
-
-
-def test_each_frame_is_bytes_of_its_own():
-    frames = framer(Side.CLIENT).message(bytes(100), 40)
-    assert [type(one) for one in frames] == [bytes] * 3
-    assert [len(frames_in(one)) for one in frames] == [1, 1, 1]
-
-
-@given(st.text(st.sampled_from("aé€😀"), max_size=50), st.integers(1, 12))
-def test_text_is_cut_anywhere_for_only_the_whole_is_text(text, fragment):
-    frames = frames_in(b"".join(framer().message(text, fragment)))
-    assert b"".join(one.payload for one in frames).decode() == text
-    assert all(len(one.payload) <= fragment for one in frames)
-    assert all(one.payload for one in frames) or len(frames) == 1
-    assert frames[0].opcode == TEXT
-    assert [one.fin for one in frames] == [False] * (len(frames) - 1) + [True]
-
-
-def test_short_text_with_wide_characters_is_one_frame():
-    assert frames_in(b"".join(framer().message("€€", 6))) == [Frame(TEXT, "€€".encode())]
-    # Six characters, but eighteen bytes.
-    assert len(framer().message("€" * 6, 6)) == 3
-
-
-def test_a_lone_surrogate_is_the_senders_error_and_leaves_the_framer_intact():
-    one = framer()
-    for text in ("\ud800", "x" * 20 + "\ud800"):
-        with pytest.raises(UnicodeEncodeError):
-            one.message(text, 10)
-    assert frames_in(b"".join(one.message(b"after", 10))) == [Frame(BINARY, b"after")]
-
-
-def test_control_frames_are_written():
-    one = framer()
-    assert frames_in(one.control(Opcode.PING, b"?")) == [Frame(PING, b"?")]
-    assert frames_in(one.control(Opcode.PONG, b"!")) == [Frame(PONG, b"!")]
-
-
-@pytest.mark.parametrize("close", [Close(1000), Close(1014, "no upstream"), Close(4999, "é")])
-def test_closes_are_written(close):
-    (sent,) = frames_in(framer().close(close))
-    assert sent.close == (close.code, close.reason)
-
-
-def test_a_close_without_a_code_is_written_as_that():
-    assert frames_in(framer().close(Close(1005))) == [Frame(CLOSE, b"")]

@@ -3,46 +3,96 @@
 from __future__ import annotations
 
 import io
+import math
+from typing import NamedTuple
 
 from ..config import Limits
 from ..errors import ProtocolError
 from ..types import CloseCode, Message
 
-__all__ = ["Assembler"]
+__all__ = ["Assembler", "Piece", "size_of"]
+
+
+#: What zlib makes of random bytes at its smallest memory level, and some more.
+_GROWTH = 17 / 16
+
+
+class Piece(NamedTuple):
+    """A part of a message that is received as a stream; ``last`` ends the message."""
+
+    data: Message
+    last: bool
+
+
+def size_of(data: Message) -> int:
+    """Return the bytes of payload that a message, or a piece of one, stands for."""
+    return len(data) if isinstance(data, bytes) or data.isascii() else len(data.encode())
 
 
 class Assembler:
-    """Puts the pieces of one message together.
+    """Puts the pieces of one message together, or passes them on as they come.
 
     A framer calls `check` with each data frame's header, before it reads the payload, and
     `finished_frame` at the frame's end; `check` may therefore be asked twice about one header.
     `add` takes payload as it comes: a frame may arrive in many pieces.
     """
 
-    __slots__ = ("_fragments", "_max_fragments", "_next", "_pieces", "_size", "max_size")
+    __slots__ = (
+        "_fragments",
+        "_max_fragments",
+        "_next",
+        "_parts",
+        "_size",
+        "_streams",
+        "_under_way",
+        "_whole",
+        "max_size",
+    )
 
     def __init__(self, limits: Limits) -> None:
-        self.max_size = limits.max_message
-        self._max_fragments = limits.max_fragments
+        #: The largest message that is put together, and that is taken at all.
+        self._whole = limits.max_message
+        self.max_size: float = limits.max_message
+        self._max_fragments: float = limits.max_fragments
+        self._streams = False
         self._size = 0
         self._fragments = 0
         self._next = 0
-        self._pieces: io.StringIO | io.BytesIO | None = None
+        #: A part of the message under way has been passed on.
+        self._under_way = False
+        self._parts: io.StringIO | io.BytesIO | None = None
 
     @property
     def in_message(self) -> bool:
-        """Whether a message has begun and not ended."""
-        return self._fragments > 0 or self._pieces is not None
+        """Whether a whole frame of a message has come, and not the message's end."""
+        return self._fragments > 0
 
-    def check(self, payload_length: int, *, continues: bool) -> None:
-        """Raise `ProtocolError` (1009) when a frame makes its message too big."""
-        before = self._size if continues else 0
-        if before + payload_length > self.max_size:
+    def stream(self, limit: float) -> None:
+        """From now on pass messages on in pieces, and take them up to ``limit`` bytes."""
+        self._streams = True
+        self.max_size = limit
+        # What bounds the pieces of a message in memory is not needed for those that are not.
+        self._max_fragments = math.inf
+
+    def check(self, payload_length: int, *, continues: bool, compressed: bool = False) -> None:
+        """Raise `ProtocolError` when the next frame makes no message, or one too big (1009).
+
+        What does not compress grows a little; the limit on what comes out is the inflater's.
+        """
+        if continues is not self.in_message:
+            raise ProtocolError(
+                CloseCode.PROTOCOL_ERROR,
+                "a message begins inside another"
+                if self.in_message
+                else "a continuation of no message",
+            )
+        limit = self.max_size
+        if self._size + payload_length > (limit * _GROWTH + 64 if compressed else limit):
             raise ProtocolError(
                 CloseCode.MESSAGE_TOO_BIG,
-                f"message of at least {before + payload_length} bytes, limit {self.max_size}",
+                f"message of at least {self._size + payload_length} bytes, limit {limit}",
             )
-        if continues and self._fragments >= self._max_fragments:
+        if self._fragments >= self._max_fragments:
             raise ProtocolError(
                 CloseCode.MESSAGE_TOO_BIG, f"message of more than {self._max_fragments} fragments"
             )
@@ -56,16 +106,31 @@ class Assembler:
             self._size += self._next
             self._fragments += 1
 
-    def add(self, payload: Message, *, last: bool) -> Message | None:
-        """Take a piece of a message; return the message once the ``last`` one is there."""
-        if self._pieces is None:
+    def add(self, payload: Message, *, last: bool) -> Message | Piece | None:
+        """Take a part of a message; return the message once the ``last`` one is there.
+
+        Of a `stream` return the part, but for a small message that comes in one part.
+        """
+        if self._streams:
+            return self._pass_on(payload, last=last)
+        if self._parts is None:
             if last:
                 return payload
             # A buffer, not a list: a message that dribbles in byte by byte costs its own size.
-            self._pieces = io.StringIO(newline="") if isinstance(payload, str) else io.BytesIO()
-        self._pieces.write(payload)  # type: ignore[arg-type]  # the framer keeps the kind
+            self._parts = io.StringIO(newline="") if isinstance(payload, str) else io.BytesIO()
+        self._parts.write(payload)  # type: ignore[arg-type]  # the framer keeps the kind
         if not last:
             return None
-        message = self._pieces.getvalue()
-        self._pieces = None
+        message = self._parts.getvalue()
+        self._parts = None
         return message
+
+    def _pass_on(self, payload: Message, *, last: bool) -> Message | Piece | None:
+        if self._parts is not None:  # it began before anybody asked for a stream
+            self._parts.write(payload)  # type: ignore[arg-type]  # the framer keeps the kind
+            payload = self._parts.getvalue()
+            self._parts = None
+        elif last and not self._under_way and size_of(payload) <= self._whole:
+            return payload
+        self._under_way = not last
+        return Piece(payload, last) if payload or last else None

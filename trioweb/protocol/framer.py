@@ -1,37 +1,36 @@
-"""Frames from bytes and bytes from frames.
+"""Bytes to frames.
 
-wsproto's `FrameProtocol` parses what comes. Two things are done here instead: a *plain* frame (a
-whole message, all of it in one read) is decoded in place, since that runs for every message and
-costs wsproto most of a message's time; and frames are written here, for the same reason, and
-with masks from a source that a test can seed. A native framer will do both behind the same methods.
+wsproto's `FrameProtocol` parses what comes. Only a *plain* frame (a whole message, all of it in one
+read) is decoded in place, since that runs for every message and costs wsproto most of a
+message's time. A native framer will do that behind the same methods.
 """
 
 from __future__ import annotations
 
-import enum
-import secrets
-import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from wsproto.extensions import Extension
 from wsproto.frame_protocol import CloseReason, FrameDecoder, FrameProtocol, ParseFailed, RsvBits
 from wsproto.frame_protocol import Opcode as WsprotoOpcode
 
+from ..config import Limits
 from ..errors import ProtocolError
 from ..types import Close, CloseCode, Message, Side
-from .assembler import Assembler
-from .deflate import Deflater, Inflater
+from .assembler import Assembler, Piece
+from .deflate import Inflater
+from .encoder import FIN, RSV1, Opcode, mask
 
-__all__ = ["ControlFrame", "Framer", "Opcode"]
+__all__ = ["ControlFrame", "Framer", "Pause"]
 
 
-class Opcode(enum.IntEnum):
-    """The opcodes of control frames (RFC 6455, 5.5)."""
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Much was decoded, and it was no event yet; there is more, but others want the thread."""
 
-    CLOSE = 0x8
-    PING = 0x9
-    PONG = 0xA
+
+_PAUSE = Pause()
 
 
 class ControlFrame(NamedTuple):
@@ -41,20 +40,21 @@ class ControlFrame(NamedTuple):
     payload: bytes | Close
 
 
-_FIN = 0x80
-_TEXT = _FIN | 0x1
-_BINARY = _FIN | 0x2
 #: First bytes of frames that are a whole message, without extensions.
-_PLAIN = frozenset({_TEXT, _BINARY})
-_RSV1 = 0x40
+_PLAIN = frozenset({FIN | Opcode.TEXT, FIN | Opcode.BINARY})
 #: The same, compressed (RFC 7692, 6).
-_COMPRESSED = frozenset({_TEXT | _RSV1, _BINARY | _RSV1})
-_BEGINNINGS = frozenset({WsprotoOpcode.TEXT, WsprotoOpcode.BINARY})
+_COMPRESSED = frozenset(first | RSV1 for first in _PLAIN)
 _NO_RSV = RsvBits(False, False, False)
 _CONTINUATION = WsprotoOpcode.CONTINUATION
 _BAD_GATEWAY = CloseCode.BAD_GATEWAY.to_bytes(2, "big")
 #: A code that wsproto lets through in place of 1014, which it does not know (registered 2016).
 _STAND_IN = CloseReason.SERVICE_RESTART.to_bytes(2, "big")
+#: So many frames that bring no message are decoded in one go: others want the thread, too.
+_MOST_FRAMES = 128
+#: Of a compressed stream so much is inflated in one go: DEFLATE makes a megabyte of it at most.
+_SLICE = 2**10
+#: What zlib takes for no limit at all.
+_UNBOUNDED = 2**62
 
 
 class _Hooks(Extension):
@@ -94,16 +94,17 @@ class _Hooks(Extension):
         self.opcode = opcode
         extended = 0 if payload_length < 126 else 2 if payload_length < 2**16 else 8
         self.frame_length = 2 + extended + self.mask_length + payload_length
-        if opcode < 8:
-            try:
-                self.assembler.check(payload_length, continues=opcode is _CONTINUATION)
-            except ProtocolError as error:
-                self.error = error
-                return CloseReason.MESSAGE_TOO_BIG
-        if self.inflater is not None and opcode in _BEGINNINGS:
-            self.compressed = rsv.rsv1
-            return RsvBits(rsv.rsv1, False, False)
-        return _NO_RSV
+        if opcode > 7:
+            return _NO_RSV
+        begins = opcode is not _CONTINUATION
+        compressed = rsv.rsv1 and self.inflater is not None if begins else self.compressed
+        try:
+            self.assembler.check(payload_length, continues=not begins, compressed=compressed)
+        except ProtocolError as error:
+            self.error = error
+            return CloseReason(int(error.code))
+        self.compressed = compressed
+        return RsvBits(compressed and begins, False, False)
 
     def frame_inbound_payload_data(
         self,
@@ -139,7 +140,7 @@ class _Hooks(Extension):
 
 
 class Framer:
-    """The frames of one connection, both ways.
+    """The frames that come on one connection.
 
     After `next` has raised, or has returned a CLOSE, it returns None for ever.
     """
@@ -147,37 +148,36 @@ class Framer:
     __slots__ = (
         "_assembler",
         "_at",
+        "_backlog",
         "_data",
-        "_deflater",
         "_hooks",
         "_inflater",
-        "_mask",
+        "_masked",
         "_max_size",
         "_over",
         "_plain_starts",
         "_proto",
-        "_token_bytes",
+        "_slice",
     )
 
     def __init__(
         self,
         side: Side,
-        assembler: Assembler,
-        token_bytes: Callable[[int], bytes] = secrets.token_bytes,
-        deflater: Deflater | None = None,
+        limits: Limits,
         inflater: Inflater | None = None,
     ) -> None:
         client = side is Side.CLIENT
-        self._deflater = deflater
         self._inflater = inflater
         self._plain_starts = _PLAIN if inflater is None else _PLAIN | _COMPRESSED
-        self._token_bytes = token_bytes
-        self._assembler = assembler
-        self._max_size = assembler.max_size
-        self._hooks = _Hooks(assembler, 0 if client else 4, inflater)
+        self._assembler = Assembler(limits)
+        self._max_size = limits.max_message
+        self._hooks = _Hooks(self._assembler, 0 if client else 4, inflater)
         self._proto = FrameProtocol(client, [self._hooks])
-        #: Whether the frames that we write are masked; those that come then are not.
-        self._mask = client
+        #: What wsproto is to get after what it has, and how much at a time; None: all at once.
+        self._backlog = b""
+        self._slice: int | None = None
+        #: Whether the frames that come are masked.
+        self._masked = not client
         #: A read that starts at a frame, and how much of it is decoded; None: wsproto has it.
         self._data: bytes | None = None
         self._at = 0
@@ -190,13 +190,21 @@ class Framer:
         if self._data is not None:
             self._hand_over(self._data)
         if self._hooks.undecoded or self._assembler.in_message:
-            self._hooks.undecoded += len(data)
-            self._proto.receive_bytes(data)
+            self._give(data)
         else:
             self._data = data
             self._at = 0
 
-    def next(self) -> Message | ControlFrame | None:
+    def stream(self, limit: float) -> None:
+        """From now on return messages in pieces, and take them up to ``limit`` bytes."""
+        self._assembler.stream(limit)
+        if self._inflater is not None:
+            self._inflater.limit = int(min(limit, _UNBOUNDED))
+            # Small frames, too, may become large messages now.
+            self._plain_starts = _PLAIN
+            self._slice = _SLICE
+
+    def next(self) -> Message | Piece | ControlFrame | Pause | None:
         """Decode up to the next whole message or control frame; None when more is needed.
 
         Raises `ProtocolError` at the first byte that is wrong.
@@ -215,7 +223,7 @@ class Framer:
             return None
         first, length = data[at], data[at + 1]
         start = at + 2
-        if first not in self._plain_starts or (length > 127) is self._mask:
+        if first not in self._plain_starts or (length > 127) is not self._masked:
             return None
         length &= 127
         if length > 125:
@@ -226,7 +234,7 @@ class Framer:
             if length < 126:  # not the shortest encoding: wsproto words the failure
                 return None
         key = None
-        if not self._mask:
+        if self._masked:
             key = data[start : start + 4]
             start += 4
         end = start + length
@@ -234,15 +242,15 @@ class Framer:
             return None
         payload = data[start:end]
         if key is not None:
-            payload = _mask(payload, key)
-        if first & _RSV1:
+            payload = mask(payload, key)
+        if first & RSV1:
             payload = self._inflate(payload)
         message: Message = payload
         if first & 0x0F == 1:
             try:
                 message = payload.decode()
             except UnicodeDecodeError as error:
-                if not first & _RSV1:
+                if not first & RSV1:
                     return None  # wsproto fails it
                 self._over = True
                 raise ProtocolError(CloseCode.INVALID_DATA, "text is not UTF-8") from error
@@ -262,11 +270,28 @@ class Framer:
         self._data = None
         rest = data[self._at :]
         if rest:
-            self._hooks.undecoded += len(rest)
-            self._proto.receive_bytes(rest)
+            self._give(rest)
 
-    def _any(self) -> Message | ControlFrame | None:
+    def _give(self, data: bytes) -> None:
+        """Give bytes to wsproto, or put them behind those that it is to get first."""
+        self._hooks.undecoded += len(data)
+        if self._slice is None:
+            self._proto.receive_bytes(data)
+        else:
+            self._backlog += data
+
+    def _any(self) -> Message | Piece | ControlFrame | Pause | None:
         """Decode by wsproto."""
+        found = self._frames()
+        while found is None and self._backlog and not self._over:
+            self._proto.receive_bytes(self._backlog[: self._slice])
+            self._backlog = self._backlog[self._slice :]
+            found = self._frames()
+        return found
+
+    def _frames(self) -> Message | Piece | ControlFrame | Pause | None:
+        """Decode what wsproto has."""
+        count = 0
         try:
             for frame in self._proto.received_frames():
                 payload = frame.payload
@@ -284,6 +309,9 @@ class Framer:
                 else:
                     assert isinstance(payload, bytes)
                     return ControlFrame(Opcode(int(frame.opcode)), payload)
+                count += 1
+                if count == _MOST_FRAMES:
+                    return _PAUSE
         except ParseFailed as error:
             self._over = True
             if self._hooks.error is not None:
@@ -292,61 +320,3 @@ class Framer:
             reason = "text is not UTF-8" if code is CloseCode.INVALID_DATA else str(error)
             raise ProtocolError(code, reason) from error
         return None
-
-    def message(
-        self, message: Message, fragment: int, *, compress: bool | None = None
-    ) -> list[bytes]:
-        """Encode a message as frames of at most ``fragment`` bytes of payload each.
-
-        ``compress`` None leaves that to the message's size. The cuts may fall inside a
-        character: only the whole message is text (RFC 6455, 5.6).
-        """
-        if isinstance(message, str):
-            opcode, data = _TEXT, message.encode()
-        else:
-            opcode, data = _BINARY, message
-        deflater = self._deflater
-        if deflater is not None and deflater.decide(len(data), compress):
-            opcode |= _RSV1
-            data = deflater.compress(data)
-        if len(data) <= fragment:
-            return [self._frame(opcode, data)]
-        frames = [self._frame(opcode & 0x7F, data[:fragment])]
-        for at in range(fragment, len(data), fragment):
-            last = at + fragment >= len(data)
-            frames.append(self._frame(_FIN if last else 0, data[at : at + fragment]))
-        return frames
-
-    def _frame(self, first: int, data: bytes) -> bytes:
-        length = len(data)
-        mask = 0x80 if self._mask else 0
-        if length < 126:
-            head = bytes((first, mask | length))
-        elif length < 2**16:
-            head = struct.pack("!BBH", first, mask | 126, length)
-        else:
-            head = struct.pack("!BBQ", first, mask | 127, length)
-        if not mask:
-            return head + data
-        # A fresh key that nobody can foresee for every frame (RFC 6455, 5.3 and 10.3).
-        key = self._token_bytes(4)
-        return b"".join((head, key, _mask(data, key)))
-
-    def control(self, opcode: Opcode, payload: bytes) -> bytes:
-        """Encode a ping or a pong."""
-        return self._frame(_FIN | opcode, payload)
-
-    def close(self, close: Close) -> bytes:
-        """Encode a close frame; code 1005 makes one without a code."""
-        if close.code == CloseCode.NO_STATUS:
-            return self._frame(_FIN | Opcode.CLOSE, b"")
-        payload = close.code.to_bytes(2, "big") + close.reason.encode()
-        return self._frame(_FIN | Opcode.CLOSE, payload)
-
-
-def _mask(data: bytes, key: bytes) -> bytes:
-    """Mask or unmask: one long exclusive or, the quickest that Python itself has."""
-    length = len(data)
-    stream = (key * (length // 4 + 1))[:length]
-    number = int.from_bytes(data, "little") ^ int.from_bytes(stream, "little")
-    return number.to_bytes(length, "little")

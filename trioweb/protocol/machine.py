@@ -16,16 +16,19 @@ from typing import TypeAlias
 from ..config import Deflate, Limits
 from ..errors import ProtocolError
 from ..types import Close, CloseCode, Message, Side, State
-from .assembler import Assembler
+from .assembler import Piece
 from .deflate import Agreement, Deflater, Inflater
-from .framer import Framer, Opcode
+from .encoder import Encoder, Opcode, Pieces
+from .framer import Framer, Pause
 
 __all__ = [
     "Compression",
     "Event",
     "Failed",
     "Machine",
+    "Pause",
     "PeerClosed",
+    "Piece",
     "Ping",
     "Pong",
     "check_close",
@@ -82,7 +85,7 @@ class Failed:
 Compression: TypeAlias = tuple[Deflate, Agreement]
 
 #: A message is its own event: this is the path that runs for every message.
-Event: TypeAlias = Message | Ping | Pong | PeerClosed | Failed
+Event: TypeAlias = Message | Piece | Ping | Pong | PeerClosed | Failed | Pause
 
 
 class _Phase(enum.Enum):
@@ -158,7 +161,7 @@ class Machine:
     threads; of tasks any may call, since nothing awaits.
     """
 
-    __slots__ = ("_framer", "_phase", "fragment")
+    __slots__ = ("_encoder", "_framer", "_phase", "fragment")
 
     def __init__(
         self,
@@ -172,7 +175,8 @@ class Machine:
             options, agreement = compression
             deflater = Deflater(options, agreement, side)
             inflater = Inflater(agreement, side, limits.max_message)
-        self._framer = Framer(side, Assembler(limits), token_bytes, deflater, inflater)
+        self._framer = Framer(side, limits, inflater)
+        self._encoder = Encoder(side, limits.fragment, token_bytes, deflater)
         self.fragment = limits.fragment
         self._phase = _Phase.CONNECTING
 
@@ -201,6 +205,10 @@ class Machine:
         if self._phase in _READS:
             self._framer.feed(data)
 
+    def stream(self, limit: float) -> None:
+        """From now on messages come in pieces, and may have up to ``limit`` bytes."""
+        self._framer.stream(limit)
+
     def lost(self) -> None:
         """Note that the transport is gone, or ended without a close frame."""
         self._move(_Happening.LOST)
@@ -217,7 +225,7 @@ class Machine:
         except ProtocolError as error:
             self._move(_Happening.PEER_FAILED)
             return Failed(Close(error.code, fit_reason(error.reason)))
-        if frame is None or isinstance(frame, (str, bytes)):
+        if frame is None or isinstance(frame, (str, bytes, Piece, Pause)):
             return frame
         opcode, payload = frame
         if isinstance(payload, Close):
@@ -227,19 +235,23 @@ class Machine:
 
     def message(self, message: Message, *, compress: bool | None = None) -> list[bytes]:
         """Encode a message, as fragments if it is long. Only while `may_send`."""
-        return self._framer.message(message, self.fragment, compress=compress)
+        return self._encoder.message(message, compress)
+
+    def pieces(self, *, text: bool, compress: bool | None = None) -> Pieces:
+        """Begin a message in pieces; no other message may be encoded before its end."""
+        return self._encoder.pieces(text=text, compress=compress)
 
     def control(self, event: Ping | Pong) -> bytes:
         """Encode a ping or a pong; raises `ValueError` above 125 bytes. Only while `may_send`."""
         if len(event.payload) > MAX_PING:
             raise ValueError(f"the payload of a ping is too long: at most {MAX_PING} bytes")
         opcode = Opcode.PING if isinstance(event, Ping) else Opcode.PONG
-        return self._framer.control(opcode, event.payload)
+        return self._encoder.control(opcode, event.payload)
 
     def close(self, close: Close) -> bytes:
         """Encode the close frame, after which nothing more may be sent."""
         self._move(_Happening.CLOSE_SENT)
-        return self._framer.close(close)
+        return self._encoder.close(close)
 
     def _move(self, happening: _Happening) -> None:
         self._phase = TABLE[self._phase, happening]

@@ -1,0 +1,141 @@
+"""Frames to bytes: whole messages, messages in pieces, control frames (RFC 6455, 5.2).
+
+Written here and not by wsproto, since it runs for every message, and so that masks come from a
+source that a test can seed.
+"""
+
+from __future__ import annotations
+
+import enum
+import secrets
+import struct
+from collections.abc import Callable
+
+from ..types import Close, CloseCode, Message, Side
+from .deflate import Deflater
+
+__all__ = ["Encoder", "Opcode", "Pieces", "mask"]
+
+
+class Opcode(enum.IntEnum):
+    """The opcodes of frames (RFC 6455, 5.2)."""
+
+    CONTINUATION = 0x0
+    TEXT = 0x1
+    BINARY = 0x2
+    CLOSE = 0x8
+    PING = 0x9
+    PONG = 0xA
+
+
+FIN = 0x80
+RSV1 = 0x40
+_TEXT = FIN | 0x1
+_BINARY = FIN | 0x2
+
+
+class Encoder:
+    """Writes the frames of one connection.
+
+    ``fragment`` is the most payload of one frame: longer messages leave in several, so that
+    control frames get between. The cuts may fall inside a character: only the whole message is
+    text (RFC 6455, 5.6).
+    """
+
+    __slots__ = ("_deflater", "_mask", "_token_bytes", "fragment")
+
+    def __init__(
+        self,
+        side: Side,
+        fragment: int,
+        token_bytes: Callable[[int], bytes] = secrets.token_bytes,
+        deflater: Deflater | None = None,
+    ) -> None:
+        self.fragment = fragment
+        self._mask = side is Side.CLIENT
+        self._token_bytes = token_bytes
+        self._deflater = deflater
+
+    def message(self, message: Message, compress: bool | None = None) -> list[bytes]:
+        """Encode a message; ``compress`` None leaves that to its size."""
+        if isinstance(message, str):
+            first, data = _TEXT, message.encode()
+        else:
+            first, data = _BINARY, message
+        deflater = self._deflater
+        if deflater is not None and deflater.decide(len(data), compress):
+            first |= RSV1
+            data = deflater.compress(data)
+        if len(data) <= self.fragment:
+            return [self._frame(first, data)]
+        return self._cut(first & ~FIN, data, last=True)
+
+    def pieces(self, *, text: bool, compress: bool | None = None) -> Pieces:
+        """Begin a message whose length nobody knows yet; no other may begin before its end."""
+        deflater = self._deflater
+        if deflater is not None and not deflater.decide(deflater.threshold, compress):
+            deflater = None
+        return Pieces(self._cut, Opcode.TEXT if text else Opcode.BINARY, deflater)
+
+    def control(self, opcode: Opcode, payload: bytes) -> bytes:
+        """Encode a ping or a pong."""
+        return self._frame(FIN | opcode, payload)
+
+    def close(self, close: Close) -> bytes:
+        """Encode a close frame; code 1005 makes one without a code."""
+        if close.code == CloseCode.NO_STATUS:
+            return self._frame(FIN | Opcode.CLOSE, b"")
+        payload = close.code.to_bytes(2, "big") + close.reason.encode()
+        return self._frame(FIN | Opcode.CLOSE, payload)
+
+    def _cut(self, first: int, data: bytes, *, last: bool) -> list[bytes]:
+        """Encode data as frames, the first of which begins with the byte ``first``."""
+        frames: list[bytes] = []
+        for at in range(0, len(data) or 1, self.fragment):
+            fin = FIN if last and at + self.fragment >= len(data) else 0
+            frames.append(self._frame(first | fin, data[at : at + self.fragment]))
+            first = Opcode.CONTINUATION
+        return frames
+
+    def _frame(self, first: int, data: bytes) -> bytes:
+        length = len(data)
+        masked = 0x80 if self._mask else 0
+        if length < 126:
+            head = bytes((first, masked | length))
+        elif length < 2**16:
+            head = struct.pack("!BBH", first, masked | 126, length)
+        else:
+            head = struct.pack("!BBQ", first, masked | 127, length)
+        if not masked:
+            return head + data
+        # A fresh key that nobody can foresee for every frame (RFC 6455, 5.3 and 10.3).
+        key = self._token_bytes(4)
+        return b"".join((head, key, mask(data, key)))
+
+
+class Pieces:
+    """One message that leaves in pieces."""
+
+    __slots__ = ("_cut", "_deflater", "_first")
+
+    def __init__(
+        self, cut: Callable[..., list[bytes]], opcode: Opcode, deflater: Deflater | None
+    ) -> None:
+        self._cut = cut
+        self._deflater = deflater
+        self._first = opcode if deflater is None else opcode | RSV1
+
+    def encode(self, data: bytes, *, last: bool) -> list[bytes]:
+        """Encode a piece, after the ``last`` of which the message is whole."""
+        if self._deflater is not None:
+            data = self._deflater.compress(data, last=last)
+        first, self._first = self._first, Opcode.CONTINUATION
+        return self._cut(first, data, last=last)
+
+
+def mask(data: bytes, key: bytes) -> bytes:
+    """Mask or unmask: one long exclusive or, the quickest that Python itself has."""
+    length = len(data)
+    stream = (key * (length // 4 + 1))[:length]
+    number = int.from_bytes(data, "little") ^ int.from_bytes(stream, "little")
+    return number.to_bytes(length, "little")
