@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 import pytest
 import trio
 
@@ -100,19 +102,27 @@ def test_a_bomb_is_1009_and_costs_nothing() -> None:
     run(main, seed=0)
 
 
-async def by_hand(server: trioweb.Server, *frames: bytes) -> bytes:
-    """Connect with an offer, send frames, and return all that comes back."""
+async def by_hand(
+    server: trioweb.Server, *frames: bytes, offers: str = "permessage-deflate"
+) -> bytes:
+    """Connect with an offer, send frames, and return all that comes back behind the head."""
+    return (await answers(server, *frames, offers=offers)).partition(b"\r\n\r\n")[2]
+
+
+async def answers(server: trioweb.Server, *frames: bytes, offers: str) -> bytes:
+    """Connect with offers, send frames, and return all that comes back."""
     port = int(server.url.rpartition(":")[2])
     async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
         await stream.send_all(
             b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
-            b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n" + b"".join(frames)
+            + f"Sec-WebSocket-Extensions: {offers}\r\n\r\n".encode()
+            + b"".join(frames)
         )
         received = b""
         while data := await stream.receive_some():
             received += data
-        return received.partition(b"\r\n\r\n")[2]
+        return received
 
 
 def frame(first: int, payload: bytes) -> bytes:
@@ -162,8 +172,49 @@ async def echo(ws: trioweb.WebSocket) -> None:
     ],
 )
 async def test_compressed_frames_by_hand(frames: list[bytes], answer: bytes) -> None:
-    async with trioweb.open_server(echo, 0, host="127.0.0.1", deflate=Deflate()) as server:
+    deflate = Deflate(context_takeover=True)
+    async with trioweb.open_server(echo, 0, host="127.0.0.1", deflate=deflate) as server:
         assert await by_hand(server, *frames) == answer
+
+
+@pytest.mark.parametrize(
+    ("offers", "said"),
+    [
+        ("permessage-deflate", True),
+        ("permessage-deflate; client_max_window_bits", True),
+        ("permessage-deflate; x, permessage-deflate", True),
+        ("permessage-deflate; client_max_window_bits=abc, other; y=1", False),
+        ("permessage-deflate; server_max_window_bits=8; server_max_window_bits=8", False),
+        ("Permessage-Deflate", False),
+        ("permessage-deflate; unknown", False),
+        ("x-webkit-deflate-frame", False),
+        (", ,permessage-deflate,,", True),
+        ('other; a="b", permessage-deflate; server_max_window_bits="9"', True),
+    ],
+)
+async def test_offers_on_the_wire(offers: str, said: bool) -> None:
+    """Whatever is offered, the connection comes to be, and takes plain messages."""
+    async with trioweb.open_server(echo, 0, host="127.0.0.1", deflate=Deflate()) as server:
+        got = await answers(server, frame(0x81, b"Hi"), CLOSE, offers=offers)
+    head, _, frames = got.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 101 ")
+    assert (b"Sec-WebSocket-Extensions: permessage-deflate" in head) is said
+    assert frames == b"\x81\x02Hi\x88\x02\x03\xe8"
+
+
+async def test_a_window_of_256_bytes_is_written() -> None:
+    async def send(ws: trioweb.WebSocket) -> None:
+        await ws.send(TEXT)
+
+    offers = "permessage-deflate; server_max_window_bits=8"
+    async with trioweb.open_server(send, 0, host="127.0.0.1", deflate=Deflate()) as server:
+        frames = await by_hand(server, CLOSE, offers=offers)
+    assert frames[:2] == b"\xc1\x7e"
+    length = int.from_bytes(frames[2:4], "big")
+    assert length < len(TEXT) / 2
+    stream = zlib.decompressobj(-8)
+    text = stream.decompress(frames[4 : 4 + length] + b"\0\0\xff\xff")
+    assert text == TEXT.encode()
 
 
 @pytest.mark.parametrize(
@@ -173,6 +224,9 @@ async def test_compressed_frames_by_hand(frames: list[bytes], answer: bytes) -> 
         ([frame(0xC1, bytes.fromhex("fa0700"))], 1007),  # one byte, and no UTF-8
         ([frame(0x41, HELLO[:3]), frame(0xC0, HELLO[3:])], 1002),  # RSV1 on a continuation
         ([frame(0xC9, b"")], 1002),  # on a ping
+        ([frame(0xC1, HELLO[:4])], 1007),  # the message ends inside a block
+        ([frame(0xC1, AGAIN)], 1007),  # beyond the window, which is empty
+        ([frame(0xC1, b"\3\0" * 50 + b"\0")], 1008),  # last blocks without end
         ([frame(0xA1, HELLO)], 1002),  # RSV2
     ],
 )
@@ -181,3 +235,22 @@ async def test_what_is_wrong_with_a_compressed_frame(frames: list[bytes], code: 
         answer = await by_hand(server, *frames)
         assert answer[:1] == b"\x88"
         assert int.from_bytes(answer[2:4], "big") == code
+
+
+def test_an_idle_connection_gives_the_compressors_memory_back() -> None:
+    async def main() -> None:
+        options = {"deflate": Deflate(context_takeover=True), "heartbeat": trioweb.Heartbeat(5, 5)}
+        async with open_pair(client=options, server=options) as (client, server, _):  # type: ignore[arg-type]  # a plain dict
+            sizes: list[int] = []
+            for pause in (0, 0, 12, 0):
+                await trio.sleep(pause)
+                before = client.statistics().bytes_sent
+                await client.send(TEXT)
+                assert await server.receive() == TEXT
+                sizes.append(client.statistics().bytes_sent - before)
+            # What the window remembers makes a message small; after a pause it is empty again.
+            assert sizes[1] * 2 < sizes[0]
+            assert sizes[2] * 9 > sizes[0] * 8
+            assert sizes[3] * 2 < sizes[2]
+
+    run(main, seed=0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 import trioweb
@@ -36,6 +38,23 @@ def _request(origin: str | None, host: str = "example.org") -> trioweb.Request:
 )
 def test_a_page_of_the_same_host_passes(origin: str | None, host: str, allowed: bool) -> None:
     assert is_allowed_origin(_request(origin, host), ()) is allowed
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "allowed"),
+    [
+        ("https://example.org", "example.org", True),
+        ("https://example.org", "example.org:443", True),
+        ("https://example.org:8443", "example.org:8443", True),
+        ("http://example.org", "example.org", False),
+        ("http://example.org", "example.org:443", False),
+        ("http://example.org:443", "example.org", False),
+        ("https://example.org:80", "example.org", False),
+    ],
+)
+def test_over_tls_the_page_must_have_come_by_tls_too(origin: str, host: str, allowed: bool) -> None:
+    request = replace(_request(origin, host), scheme="https")
+    assert is_allowed_origin(request, ()) is allowed
 
 
 def test_others_must_be_listed() -> None:

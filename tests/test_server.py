@@ -399,6 +399,32 @@ async def test_a_plain_request_without_pages_is_answered_with_426():
         assert (await get(server, "/", "POST")).status == 426
 
 
+@pytest.mark.parametrize(
+    ("data", "status", "shown"),
+    [
+        (b"GET /a%0Ab%1b[31m?token=secret HTTP/1.1\r\nHost: a\r\n\r\n", 426, "'/a%0Ab%1b[31m'"),
+        (b"GET /\x1b[31m HTTP/1.1\r\nHost: a\r\n\r\n", 400, "None"),
+        (b"GET /\xe2\x80\xae HTTP/1.1\r\nHost: a\r\n\r\n", 400, "None"),
+        (b"G\x1b[31mT / HTTP/1.1\r\nHost: a\r\n\r\n", 400, "None"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: \x1b[31msecret\r\n\r\n", 426, "'/'"),
+        (b"GET / HTTP/1.1\r\nHost: \xffsecret\r\n\r\n", 400, "None"),
+        (b"GET /%s HTTP/1.1\r\nHost: a\r\n\r\n" % (b"x" * 15_000), 426, "'/xxx"),
+        (b"GET http://me:secret@a/b HTTP/1.1\r\nHost: a\r\n\r\n", 400, "None"),
+    ],
+)
+async def test_the_log_has_one_plain_line_for_each_answer(data, status, shown, caplog):
+    caplog.set_level(logging.INFO, "trioweb")
+    async with serving() as server:
+        assert (await fetch(server, data)).status == status
+    (line,) = [one.message for one in caplog.records]
+    assert f"answered {status} to " in line
+    assert shown in line
+    assert line.isascii()
+    assert line.isprintable()
+    assert len(line) < 400
+    assert "secret" not in line
+
+
 async def test_on_request_answers_plain_requests_and_the_rest_is_404():
     async def page(request: Request) -> Response | None:
         return (

@@ -4,11 +4,13 @@ The layers, each importing only from those above it, and each file only from fil
 
 0. vocabulary: `types`, `errors`, `config`, `abc`
 1. `protocol`: RFC 6455 without I/O, over wsproto and h11
-2. one connection: `nursery`, `transport`, `host`, `outbox`, `attendant`, `reading`,
-   `heartbeat`, `lifecycle`, `connection`, `broadcast`
-3. two ends: `auth`, `guard`, `routing`, `pages`, `listening`, `serving`, `server`, `client`
+2. one connection: `nursery`, `transport`, `host`, `turns`, `outbox`, `attendant`, `reading`,
+   `heartbeat`, `lifecycle`, `streaming`, `connection`, `broadcast`
+3. two ends: `auth`, `guard`, `routing`, `pages`, `forwarded`, `listening`, `serving`, `server`,
+   `addresses`, `dialing`, `client`
 """
 
+from .addresses import Proxy
 from .auth import FirstMessage
 from .broadcast import Delivery, broadcast
 from .client import connect
@@ -25,14 +27,16 @@ from .errors import (
     HandshakeRejected,
     HandshakeTimeout,
     ProtocolError,
+    ProxyError,
     Refused,
     TriowebError,
 )
-from .listening import open_listeners
+from .forwarded import TrustedProxies
+from .listening import open_listeners, open_unix_listener
 from .pages import Site
 from .routing import Router
 from .server import Server, ServerOptions, open_server, serve
-from .types import Close, CloseCode, Headers, Message, Request, Response, Side, State
+from .types import Close, CloseCode, Content, Headers, Message, Request, Response, Side, State
 
 __version__ = "0.1.0"
 
@@ -43,6 +47,7 @@ __all__ = [
     "ConnectionBroken",
     "ConnectionClosedByUs",
     "ConnectionEnded",
+    "Content",
     "Deflate",
     "Delivery",
     "EndOfChannel",
@@ -57,6 +62,8 @@ __all__ = [
     "Message",
     "Overflow",
     "ProtocolError",
+    "Proxy",
+    "ProxyError",
     "Refused",
     "Request",
     "Response",
@@ -69,10 +76,12 @@ __all__ = [
     "Statistics",
     "Timeouts",
     "TriowebError",
+    "TrustedProxies",
     "WebSocket",
     "broadcast",
     "connect",
     "open_listeners",
     "open_server",
+    "open_unix_listener",
     "serve",
 ]

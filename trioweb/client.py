@@ -5,15 +5,17 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from urllib.parse import urlsplit
+from typing import Literal, NamedTuple
+from urllib.parse import urljoin
 
 import trio
 
 from .abc import Observer
+from .addresses import Address, Proxy, Via, check_context, choose_proxy
 from .config import Deflate, Heartbeat, Limits, Timeouts
 from .connection import WebSocket
-from .errors import ConnectFailed, HandshakeInvalid, HandshakeTimeout
+from .dialing import dial
+from .errors import HandshakeInvalid, HandshakeRejected, HandshakeTimeout
 from .host import current_host
 from .lifecycle import Lifecycle
 from .protocol.deflate import check_answer, offer
@@ -24,38 +26,12 @@ from .types import Headers, Request, Response, Side
 
 __all__ = ["connect"]
 
+#: Those that lead elsewhere (RFC 9110, 15.4); a handshake is a GET, so all mean the same.
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
-@dataclass(frozen=True, slots=True)
-class _Address:
-    """The parts of a WebSocket URL (RFC 6455, 3)."""
-
-    host: str
-    port: int
-    #: What the Host header says: without the port where that is the scheme's own.
-    authority: str
-    target: str
-    tls: bool
-
-    @classmethod
-    def parse(cls, url: str) -> _Address:
-        parts = urlsplit(url)
-        if parts.scheme not in ("ws", "wss"):
-            raise ValueError(f"not a ws:// or wss:// URL: {url!r}")
-        if not parts.hostname:
-            raise ValueError(f"no host in {url!r}")
-        if "#" in url:
-            raise ValueError("a WebSocket URL has no fragment (RFC 6455, 3)")
-        if parts.username is not None:
-            raise ValueError("credentials belong in headers=, not in the URL")
-        tls = parts.scheme == "wss"
-        usual = 443 if tls else 80
-        port = usual if parts.port is None else parts.port
-        host = parts.hostname
-        if not host.isascii():
-            host = host.encode("idna").decode("ascii")  # UnicodeError is a ValueError
-        name = f"[{host}]" if ":" in host else host
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        return cls(host, port, name if port == usual else f"{name}:{port}", target, tls)
+#: The headers of the user's that may go to another origin. Any other may be a key, whatever its
+#: name: X-Api-Key is on no list of credentials.
+_HARMLESS = frozenset({"accept-language", "origin", "user-agent"})
 
 
 @asynccontextmanager
@@ -64,6 +40,8 @@ async def connect(
     *,
     stream: trio.abc.Stream | None = None,
     ssl_context: ssl.SSLContext | None = None,
+    proxy: str | Proxy | Literal[True] | None = None,
+    redirects: int = 5,
     subprotocols: Sequence[str] = (),
     headers: Mapping[str, str] | Sequence[tuple[str, str]] = (),
     limits: Limits = Limits(),
@@ -75,43 +53,40 @@ async def connect(
     """Connect to a ``ws://`` or ``wss://`` URL for the length of a block, which gets the WebSocket.
 
     ``stream`` is used instead of a connection to the URL's host, as it is (TLS is then yours), and
-    closed at the end. ``ssl_context`` is the default one for ``wss`` unless given. ``headers`` go
-    with the request. ``deflate`` offers compression; default None: none. A normal exit closes with
-    1000, within `Timeouts.close`; an exit by an exception sends 1001 without waiting, and what
-    the block raises comes out as it is.
+    closed at the end. ``ssl_context`` is the default one for ``wss``, with ALPN ``http/1.1``,
+    unless given, and then used as it is. ``headers`` go with the request. ``deflate`` offers
+    compression; default None: none. A normal exit closes with 1000, within `Timeouts.close`; an
+    exit by an exception sends 1001 without waiting, and what the block raises comes out as it is.
 
-    Raises `ValueError` for a URL or headers that make no sense, `ConnectFailed` if there is no
-    connection, `HandshakeRejected` if the server answered otherwise, `HandshakeInvalid` if it does
-    not speak WebSocket, `HandshakeTimeout` after `Timeouts.connect` or `Timeouts.handshake`.
+    ``proxy`` is a URL or a `Proxy`; True takes it from the environment, default None: no proxy,
+    for a library reads no environment unless told to.
+
+    ``redirects`` is how many of them are followed, 0 none; 5 are what RFC 2068, 10.3 advised,
+    and more than a change of scheme, host and path needs. All of them together have the time of one
+    connection. To another origin only ``User-Agent``, ``Origin`` and ``Accept-Language`` of the
+    headers go along, and where ``subprotocols`` were given it is not followed, for some hold
+    tokens; nor is one from ``wss`` to ``ws``, nor any with ``stream``. `WebSocket.request` is the
+    last request. A client certificate in ``ssl_context`` is shown to whoever asks for it there.
+
+    Raises `ValueError` for a URL, headers or a proxy that make no sense, `ConnectFailed` if there
+    is no connection (`ProxyError`: because of the proxy), `HandshakeRejected` if the server
+    answered otherwise, or with a redirect that is not followed, `HandshakeInvalid` if it does not
+    speak WebSocket, `HandshakeTimeout` after `Timeouts.connect` or `Timeouts.handshake`,
+    `ImportError` for a SOCKS proxy without python-socks.
     """
-    address = _Address.parse(url)
-    lines = Headers(headers).pairs()
-    if ssl_context is not None and ssl_context.protocol is ssl.PROTOCOL_TLS_SERVER:
-        raise ValueError("ssl_context is a server's: create_default_context() makes a client's")
-    exchange = ClientHandshake(
-        address.authority,
-        address.target,
-        subprotocols=subprotocols,
-        headers=lines,
-        extensions=() if deflate is None else (offer(deflate),),
-        limits=limits,
-        nonce=current_host.get().token_bytes(16),
-    )
-    request = exchange.request()
-    if stream is None:
-        stream = await _open(address, ssl_context, timeouts)
-    transport = adapt(stream)
-    try:
-        accepted = await _shake_hands(transport, exchange, request, limits, timeouts)
-        compression = _agree(accepted, deflate)
-    except BaseException:
-        await trio.aclose_forcefully(transport)
-        raise
+    check_context(ssl_context)
+    if stream is not None and proxy is not None:
+        raise ValueError("a stream of your own is already connected: proxy= has no use")
+    if redirects < 0:
+        raise ValueError(f"redirects must not be negative: {redirects}")
+    asked = _Asked(Address.parse(url), Headers(headers).pairs(), subprotocols)
+    options = _Options(stream, ssl_context, proxy, redirects, limits, timeouts, deflate)
+    opened = await _open(asked, options)
     life = Lifecycle(
-        transport,
+        opened.transport,
         Side.CLIENT,
-        trailing_data=exchange.trailing_data,
-        compression=compression,
+        trailing_data=opened.trailing_data,
+        compression=opened.compression,
         limits=limits,
         timeouts=timeouts,
         heartbeat=heartbeat,
@@ -119,38 +94,130 @@ async def connect(
     )
     ws = WebSocket(
         life,
-        request=Request(address.target, Headers(lines), client_address=transport.local_address),
-        response=Response(101, accepted.headers),
-        subprotocol=accepted.subprotocol,
+        request=opened.asked.request(opened.transport.local_address),
+        response=Response(101, opened.accepted.headers),
+        subprotocol=opened.accepted.subprotocol,
     )
     async with life:
         yield ws
 
 
-async def _open(
-    address: _Address, ssl_context: ssl.SSLContext | None, timeouts: Timeouts
-) -> trio.abc.Stream:
-    where = f"{address.host}:{address.port}"
-    with trio.move_on_after(timeouts.connect):
+class _Asked(NamedTuple):
+    """What a client asks for, and where. Each redirect makes another one."""
+
+    address: Address
+    lines: tuple[tuple[str, str], ...]
+    subprotocols: Sequence[str]
+
+    def request(self, local_address: object) -> Request:
+        lines = [("Host", self.address.authority), *self.lines]
+        return Request(self.address.target, Headers(lines), client_address=local_address)
+
+
+class _Options(NamedTuple):
+    """How it gets there."""
+
+    stream: trio.abc.Stream | None
+    ssl_context: ssl.SSLContext | None
+    proxy: Via
+    redirects: int
+    limits: Limits
+    timeouts: Timeouts
+    deflate: Deflate | None
+
+
+class _Opened(NamedTuple):
+    """A connection after its handshake."""
+
+    asked: _Asked
+    transport: Transport
+    accepted: Accepted
+    compression: Compression | None
+    trailing_data: bytes
+
+
+async def _open(asked: _Asked, options: _Options) -> _Opened:
+    """Connect and shake hands, there and wherever redirects lead."""
+    timeouts = options.timeouts
+    end = trio.current_time() + timeouts.connect + timeouts.handshake
+    followed: list[_Asked] = []
+    while True:
         try:
-            tcp = await current_host.get().open_stream(address.host, address.port)
-        except OSError as error:
-            raise ConnectFailed(f"no connection to {where}: {error}") from error
-        if not address.tls:
-            return tcp
-        context = ssl_context or ssl.create_default_context()
-        tls = tcp
-        try:
-            tls = trio.SSLStream(tcp, context, server_hostname=address.host, https_compatible=True)
-            await tls.do_handshake()
-        except trio.BrokenResourceError as error:
-            await trio.aclose_forcefully(tls)
-            raise ConnectFailed(f"no TLS with {where}: {error.__cause__ or error}") from error
-        except BaseException:
-            await trio.aclose_forcefully(tls)
-            raise
-        return tls
-    raise HandshakeTimeout(f"no connection to {where} within {timeouts.connect} s")
+            return await _try(asked, options, end)
+        except HandshakeRejected as rejection:
+            if rejection.status not in _REDIRECTS or not options.redirects:
+                raise
+            followed.append(asked)
+            try:
+                asked = _follow(followed, rejection, options)
+            except ValueError as error:
+                raise HandshakeRejected(
+                    rejection.status, rejection.headers, rejection.body, f"not followed: {error}"
+                ) from None
+
+
+async def _try(asked: _Asked, options: _Options, end: float) -> _Opened:
+    """Connect to one place and shake hands."""
+    limits, timeouts = options.limits, options.timeouts
+    exchange = ClientHandshake(
+        asked.address.authority,
+        asked.address.target,
+        subprotocols=asked.subprotocols,
+        headers=asked.lines,
+        extensions=() if options.deflate is None else (offer(options.deflate),),
+        limits=limits,
+        nonce=current_host.get().token_bytes(16),
+    )
+    request = exchange.request()  # a ValueError comes before anything is opened
+    stream = options.stream
+    if stream is None:
+        stream = await dial(
+            asked.address,
+            proxy=choose_proxy(options.proxy, asked.address),
+            ssl_context=options.ssl_context,
+            limits=limits,
+            seconds=_at_most(timeouts.connect, end),
+        )
+    transport = adapt(stream)
+    try:
+        seconds = _at_most(timeouts.handshake, end)
+        accepted = await _shake_hands(transport, exchange, request, limits, seconds)
+        compression = _agree(accepted, options.deflate)
+    except BaseException:
+        await trio.aclose_forcefully(transport)
+        raise
+    return _Opened(asked, transport, accepted, compression, exchange.trailing_data)
+
+
+def _at_most(seconds: float, end: float) -> float:
+    return max(0, min(seconds, end - trio.current_time()))
+
+
+def _follow(followed: Sequence[_Asked], rejection: HandshakeRejected, options: _Options) -> _Asked:
+    """Decide what to ask for after a redirect (RFC 9110, 10.2.2); `ValueError` if nothing."""
+    address, lines, subprotocols = followed[-1]
+    if options.stream is not None:
+        raise ValueError("a stream of your own leads nowhere else")
+    if len(followed) > options.redirects:
+        raise ValueError(f"these were more than {options.redirects} redirects")
+    places = rejection.headers.get_all("Location")
+    if len(places) != 1 or not places[0]:
+        raise ValueError("there is no Location, or more than one")
+    try:
+        scheme, _, rest = urljoin(address.url, places[0]).partition(":")
+    except ValueError:  # with a message that may quote more than is good for a log
+        raise ValueError("its Location is malformed") from None
+    scheme = {"http": "ws", "https": "wss"}.get(scheme.lower(), scheme)
+    there = Address.parse(f"{scheme}:{rest.partition('#')[0]}")
+    if there in [asked.address for asked in followed]:
+        raise ValueError("it leads in a circle")
+    if address.tls and not there.tls:
+        raise ValueError("it leads from wss to ws")
+    if there.origin != address.origin:
+        if subprotocols:
+            raise ValueError("subprotocols, which may hold a token, do not go to another origin")
+        lines = tuple(line for line in lines if line[0].lower() in _HARMLESS)
+    return _Asked(there, lines, subprotocols)
 
 
 def _agree(accepted: Accepted, deflate: Deflate | None) -> Compression | None:
@@ -166,9 +233,9 @@ async def _shake_hands(
     exchange: ClientHandshake,
     request: bytes,
     limits: Limits,
-    timeouts: Timeouts,
+    seconds: float,
 ) -> Accepted:
-    with trio.move_on_after(timeouts.handshake):
+    with trio.move_on_after(seconds):
         try:
             rest = memoryview(request)
             while rest:
@@ -180,4 +247,4 @@ async def _shake_hands(
         return accepted
     if exchange.rejection is not None:  # the body is slow, the answer is known
         raise exchange.rejection
-    raise HandshakeTimeout(f"no answer to the upgrade within {timeouts.handshake} s")
+    raise HandshakeTimeout(f"no answer to the upgrade within {seconds:.3g} s")

@@ -91,24 +91,30 @@ class Heartbeat:
 class Deflate:
     """permessage-deflate (RFC 7692): what compression may cost a connection.
 
-    Measured on JSON of 314 bytes a message: level 1 with a window of 12 leaves 35 % of the size for
-    12 us of work; a window of 15 gains nothing at that level, and takes four times the memory;
-    without context takeover 50 % are left (``python -m benchmarks.deflate``).
+    The defaults are chosen with numbers (``docs/design/compression.md``): of JSON traffic 52 % are
+    left for 11 us a message, and a connection holds nothing between two messages. With context
+    takeover 40 % can be left, for 36 KiB a connection more, and messages tell about each other.
     """
 
-    #: zlib's level, from 1 (quick) to 9 (small).
+    #: zlib's level, from 1 (quick) to 9 (small). 6 takes half as long again to save a tenth more.
     level: int = 1
-    #: zlib's memory level, from 1 to 9: 2**(memory_level + 9) bytes beside the window.
+    #: zlib's memory level, from 1 to 9: 2**(memory_level + 9) bytes beside 2**(window_bits + 2).
+    #: Above 5 it gains nothing for messages of this size.
     memory_level: int = 5
     #: Our window, 2**window_bits bytes, from 9 to 15. The peer may ask for a smaller one only.
+    #: Without context takeover a larger one gains 1 %; with it, 2 % for 96 KiB a connection.
     window_bits: int = 12
     #: The largest window of the peer's that we have memory for, from 9 to 15. Clients that
-    #: cannot be told to use less get no compression if it is below 15.
+    #: cannot be told to use less, as Safari, get no compression if it is below 15. Without
+    #: context takeover a window lasts no longer than a message, so there is no need for less.
     max_window_bits: int = 15
-    #: Whether both ends keep their windows from one message to the next.
-    context_takeover: bool = True
-    #: Messages of fewer bytes are sent as they are.
-    threshold: int = 256
+    #: Whether both ends keep their windows from one message to the next. False for the sake of
+    #: memory, and of secrets: what shares a window with a stranger's text can be guessed from
+    #: the sizes of messages (RFC 7692, 8).
+    context_takeover: bool = False
+    #: Messages of fewer bytes are sent as they are: they would fit into one packet anyway, and
+    #: compressing them would cost more than sending them.
+    threshold: int = 1024
 
     def __post_init__(self) -> None:
         for name, least, most in (

@@ -12,6 +12,7 @@
     |   |-- HandshakeInvalid        the other end does not speak WebSocket properly
     |   `-- HandshakeTimeout        also trio.TooSlowError: a deadline passed
     |-- ConnectFailed               also OSError: no connection to the address, or no TLS on it
+    |   `-- ProxyError              .response: the proxy does not lead there
     |-- ProtocolError               .code, .reason: the peer broke the protocol
     `-- Refused                     raised by *your* check: .status, .reason
 
@@ -24,7 +25,7 @@ from __future__ import annotations
 
 import trio
 
-from .types import Close, Headers
+from .types import Close, Headers, Response
 
 __all__ = [
     "ConnectFailed",
@@ -37,6 +38,7 @@ __all__ = [
     "HandshakeRejected",
     "HandshakeTimeout",
     "ProtocolError",
+    "ProxyError",
     "Refused",
     "TriowebError",
 ]
@@ -83,11 +85,14 @@ class HandshakeError(TriowebError):
 class HandshakeRejected(HandshakeError):
     """The server answered the upgrade with a plain response.
 
-    ``body`` holds the first bytes of it (`Limits.max_response_body`, 4 KiB by default).
+    ``body`` holds the first bytes of it (`Limits.max_response_body`, 4 KiB by default). ``why``
+    says, for a redirect, why it was not followed.
     """
 
-    def __init__(self, status: int, headers: Headers, body: bytes = b"") -> None:
-        text = body[:200].decode("utf-8", "replace").strip()
+    def __init__(self, status: int, headers: Headers, body: bytes = b"", why: str = "") -> None:
+        # One line, whatever the server wrote: the message ends up in logs and on terminals.
+        text = " ".join(body[:200].decode("utf-8", "replace").split())
+        text = why or "".join(one if one.isprintable() else "\ufffd" for one in text)
         super().__init__(f"server answered {status}{': ' + text if text else ''}")
         self.status = status
         self.headers = headers
@@ -104,6 +109,18 @@ class HandshakeTimeout(HandshakeError, trio.TooSlowError):
 
 class ConnectFailed(TriowebError, OSError):
     """No TCP or TLS connection to the address; the cause is chained."""
+
+
+class ProxyError(ConnectFailed):
+    """The proxy cannot be reached, or does not lead to the address.
+
+    ``response`` is what an HTTP proxy answered to CONNECT (407: it wants other credentials), with
+    the first bytes of its body; None where there was no answer, and for SOCKS.
+    """
+
+    def __init__(self, message: str, response: Response | None = None) -> None:
+        super().__init__(message)
+        self.response = response
 
 
 class ProtocolError(TriowebError):

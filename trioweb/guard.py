@@ -17,7 +17,8 @@ def is_allowed_origin(request: Request, origins: Sequence[str] | None) -> bool:
 
     Browsers let any page connect anywhere, with the user's cookies, and name the page's origin;
     other clients send none and pass. A page of the server's own host passes, one whose origin is
-    among ``origins`` (``https://example.org``) too; None lets every page in.
+    among ``origins`` (``https://example.org``) too; None lets every page in. Over TLS the page
+    must have come by TLS too: one that did not may be anybody's on the way.
     """
     if origins is None or "Origin" not in request.headers:
         return True
@@ -28,6 +29,8 @@ def is_allowed_origin(request: Request, origins: Sequence[str] | None) -> bool:
         page = urlsplit(origin)
         usual = _PORTS.get(page.scheme)
         host = urlsplit(f"//{request.headers.get('Host', '').lower()}")
+        if request.scheme == "https" and usual == _PORTS["http"]:
+            return False
         same = page.hostname == host.hostname and (page.port or usual) == (host.port or usual)
         return usual is not None and page.hostname is not None and same
     except ValueError:  # not a URL, or not a port

@@ -1,4 +1,4 @@
-"""The machine that a program runs on: its network, and its source of random bytes.
+"""The machine that a program runs on: its network, its source of random bytes, its calendar.
 
 A test can put a virtual machine in its place: see `trioweb.testing.VirtualNetwork`.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import secrets
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -48,6 +49,10 @@ class Host(ABC):
     @abstractmethod
     def token_bytes(self, count: int) -> bytes:
         """Return so many bytes that nobody can foresee: keys, masks, names."""
+
+    def now(self) -> float:
+        """Return the seconds since the epoch, for dates; deadlines are on Trio's clock."""
+        return time.time()
 
 
 class System(Host):

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from types import TracebackType
+from typing import cast
 
 import trio
 
@@ -34,7 +36,7 @@ logger = logging.getLogger("trioweb.connection")
 _LAST_WORDS = 0.05
 
 #: Seconds without a byte after which a peer that failed has sent what it had; where it cannot
-#: be told that nothing more comes (TLS), it would else wait for our end as we for its.
+#: be told that nothing more comes, it would else wait for our end as we for its.
 _QUIET = 1
 
 _CLEAN = frozenset({CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.NO_STATUS})
@@ -55,7 +57,8 @@ class Lifecycle:
     """One connection's parts and nursery; an async context manager around its use.
 
     Leaving the block normally closes with 1000. Leaving it by an exception sends 1001 without
-    waiting and cuts the connection. The block's exception comes out as it is, never in a group.
+    waiting and cuts the connection, unless the exception is nothing but this connection's end.
+    The block's exception comes out as it is, never in a group.
     """
 
     __slots__ = (
@@ -154,6 +157,9 @@ class Lifecycle:
         try:
             if error is None:
                 await self.end(Close(CloseCode.NORMAL))
+            elif self.is_own_end(error):
+                with suppress(trio.Cancelled):  # the error is on its way, and goes before
+                    await self.end(Close(CloseCode.NORMAL))
             else:
                 self.cut(Close(CloseCode.GOING_AWAY))
         finally:
@@ -181,6 +187,13 @@ class Lifecycle:
         """Tell whether the end is decided."""
         return self.closed is not None
 
+    def is_own_end(self, error: BaseException) -> bool:
+        """Tell whether an exception is nothing but the end of this connection, or several."""
+        if isinstance(error, ExceptionGroup):
+            parts = cast("ExceptionGroup[Exception]", error).exceptions
+            return all(map(self.is_own_end, parts))
+        return isinstance(error, ConnectionEnded) and error.close is self.closed
+
     def peer_ended(self, event: PeerClosed | Failed) -> None:
         """Let the peer's close, or its breach of the protocol, take effect."""
         clean = isinstance(event, PeerClosed) and event.close.code in _CLEAN
@@ -202,6 +215,7 @@ class Lifecycle:
         self.cut(Close(CloseCode.ABNORMAL, "write timeout: the peer reads nothing"))
 
     def _heartbeat_ping(self) -> None:
+        self.machine.release()
         self.pings.pop(self._heartbeat_payload, None)  # any byte may have counted as its answer
         self._heartbeat_payload, _ = self.ping()
 
@@ -278,8 +292,7 @@ class Lifecycle:
                 failed = isinstance(self.reading.pending, Failed)
                 if failed and self.side is Side.SERVER:
                     # Closing on unread bytes would reset the link, and overtake our close frame.
-                    await self.transport.send_eof()
-                    if self.transport.half_closes:
+                    if await self.transport.end_writing():
                         await self.reading.wait_eof()
                     else:
                         await self.reading.wait_quiet(_QUIET)

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
+import os
+import resource
 import socket
+import stat
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, cast
 
 import trio
 
 from .host import NamedListener, current_host
 
-__all__ = ["is_loopback", "open_listeners", "url_of"]
+__all__ = ["default_room", "is_loopback", "open_listeners", "open_unix_listener", "url_of"]
+
+#: What a server holds unless told, if there are file descriptors for it.
+_ROOM = 10_000
+
+#: As many as the system allows.
+_BACKLOG = 2**16 - 1
 
 
 async def open_listeners(
@@ -27,6 +39,80 @@ async def open_listeners(
     if not 0 <= port <= 65535:  # else the number wraps in silence
         raise ValueError(f"a port is a number from 0 to 65535, not {port}")
     return await current_host.get().open_listeners(port, host)
+
+
+def open_unix_listener(
+    path: str | Path, *, mode: int = 0o600
+) -> trio.abc.Listener[trio.SocketStream]:
+    """Listen on a Unix socket, to serve on: ``listeners=[open_unix_listener("/run/app.sock")]``.
+
+    Whoever may write to the file may connect: ``mode`` says who that is, by default this user
+    alone. The file of a server that has died is replaced; it is removed when the listener closes.
+    Raises `OSError` if somebody listens there, or if the path is something else or not to be had.
+    """
+    sock = socket.socket(socket.AF_UNIX)
+    name = str(path)
+    try:
+        try:
+            sock.bind(name)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or not _is_stale(name):
+                raise
+            Path(name).unlink(missing_ok=True)
+            sock.bind(name)
+        file = Path(name).absolute()
+        # Before `listen`, nobody can connect, and so nobody before the file has its mode.
+        file.chmod(mode)
+        sock.listen(_BACKLOG)
+        return _UnixListener(sock, file)
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _is_stale(path: str) -> bool:
+    """Tell whether a path is a socket on which nobody listens any more."""
+    with suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            return False
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.setblocking(False)  # a full backlog is somebody, too
+            return probe.connect_ex(path) in (errno.ECONNREFUSED, errno.ENOENT)
+    return True
+
+
+class _UnixListener(trio.abc.Listener[trio.SocketStream]):
+    """A Unix socket that takes its file with it."""
+
+    def __init__(self, sock: socket.socket, file: Path) -> None:
+        self._inner = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+        self._file = file
+        self._identity = _identity(file)
+
+    async def accept(self) -> trio.SocketStream:
+        return await self._inner.accept()
+
+    async def aclose(self) -> None:
+        # Before the socket closes: until then nobody else's file can have this identity.
+        if self._identity is not None and _identity(self._file) == self._identity:
+            self._file.unlink(missing_ok=True)
+        self._identity = None
+        await self._inner.aclose()
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    with suppress(FileNotFoundError):
+        status = file.lstat()
+        return status.st_dev, status.st_ino
+    return None
+
+
+def default_room() -> int:
+    """Return how many connections a server holds unless told (see `ServerOptions`)."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if descriptors == resource.RLIM_INFINITY:
+        return _ROOM
+    return max(1, min(_ROOM, descriptors * 3 // 4))
 
 
 def _addresses(listeners: Iterable[trio.abc.Listener[trio.abc.Stream]]) -> list[tuple[str, int]]:

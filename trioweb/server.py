@@ -17,17 +17,22 @@ from .attendant import Attendant
 from .auth import Authenticate
 from .config import Deflate, Heartbeat, Limits, Timeouts
 from .connection import WebSocket
-from .listening import is_loopback, open_listeners, url_of
+from .forwarded import TrustedProxies
+from .listening import default_room, is_loopback, open_listeners, url_of
 from .nursery import OwnNursery
 from .pages import OnRequest
 from .protocol.machine import check_close
 from .routing import Handler
-from .serving import Options, Upgraded, handshake, run_handler
+from .serving import Options, Upgraded, handshake, name_of, run_handler
 from .types import Close, CloseCode
 
 __all__ = ["Server", "ServerOptions", "open_server", "serve"]
 
 logger = logging.getLogger("trioweb.server")
+
+#: Who comes to a full server hears so; so many at a time, and whoever comes on top is cut. They
+#: cost as much as a handshake each, and must not become the way to exhaust the server.
+_REFUSALS = 32
 
 #: Of a drain's timeout, the part at its end in which cancelled handlers may clean up.
 _CLEAN_UP = 0.1
@@ -55,7 +60,15 @@ class ServerOptions(TypedDict, total=False):
     #: Asked before every upgrade and for every plain request; a response that it returns is sent
     #: instead of the upgrade. Default None: plain requests get 426.
     on_request: OnRequest | None
-    #: Sizes and counts. Default ``Limits()``.
+    #: The proxies in front of the server, and how they name the client. Default None: there is
+    #: none. With it, other machines can reach the server, be it on loopback or not.
+    proxies: TrustedProxies | None
+    #: Connections at a time, their handshakes included; who comes on top gets 503 with
+    #: ``Retry-After``, and whoever is there is served on. Default: 10,000, which idle hold about
+    #: 140 MB, and no more than three quarters of the file descriptors that the process may open
+    #: (``ulimit -n``), so that some are left to say no with, and for files.
+    max_connections: int
+    #: Sizes and counts of one connection. Default ``Limits()``.
     limits: Limits
     #: Deadlines. Default ``Timeouts()``.
     timeouts: Timeouts
@@ -88,6 +101,7 @@ class Server:
         self._handshakes: set[trio.CancelScope] = set()
         self._running: dict[WebSocket, tuple[Upgraded, trio.CancelScope]] = {}
         self._connections: dict[WebSocket, None] = {}
+        self._refusals = 0
         self._changed = trio.lowlevel.ParkingLot()
         self._accepting = trio.CancelScope()
         self._deadline: float | None = None
@@ -185,12 +199,22 @@ class Server:
 
     async def _serve_one(self, stream: trio.abc.Stream) -> None:
         upgraded: Upgraded | None = None
+        served = len(self._handshakes) + len(self._running) - self._refusals
+        full = served >= self._options.max_connections
+        if full and self._refusals >= _REFUSALS:
+            logger.info("%s: cut, the server is full", name_of(stream))
+            await trio.aclose_forcefully(stream)
+            return
+        self._refusals += full
         with trio.CancelScope() as scope:
             self._handshakes.add(scope)
             try:
-                upgraded = await handshake(stream, self._options, self._attendant, self.draining)
+                upgraded = await handshake(
+                    stream, self._options, self._attendant, self.draining, full=full
+                )
             finally:
                 self._handshakes.discard(scope)
+                self._refusals -= full
                 self._changed.unpark_all()
         if upgraded is None:
             await trio.aclose_forcefully(stream)
@@ -290,6 +314,9 @@ async def _listening(
     context = options.get("ssl_context")
     if context is not None and context.protocol is ssl.PROTOCOL_TLS_CLIENT:
         raise ValueError("ssl_context is a client's: use create_default_context(CLIENT_AUTH)")
+    room = options.get("max_connections")
+    if room is not None and room < 1:
+        raise ValueError(f"max_connections must be positive, not {room}")
     host = options.get("host", "localhost")
     listeners = options.get("listeners")
     if listeners is None:
@@ -298,7 +325,8 @@ async def _listening(
         host = options.get("host")  # names the server in its URL, no more
         await trio.lowlevel.checkpoint()
     try:
-        if "authenticate" not in options and not is_loopback(listeners):
+        behind = options.get("proxies") is not None
+        if "authenticate" not in options and (behind or not is_loopback(listeners)):
             raise ValueError(
                 "other machines can reach this server: give authenticate=, or authenticate=None "
                 "if everybody may connect"
@@ -311,6 +339,8 @@ async def _listening(
                 origins=options.get("origins", ()),
                 authenticate=options.get("authenticate"),
                 on_request=options.get("on_request"),
+                proxies=options.get("proxies"),
+                max_connections=default_room() if room is None else room,
                 limits=options.get("limits", Limits()),
                 timeouts=options.get("timeouts", Timeouts()),
                 heartbeat=options.get("heartbeat", Heartbeat()),

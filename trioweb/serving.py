@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import aclosing
+from dataclasses import dataclass, replace
 from ssl import SSLContext
-from typing import Any, cast
+from typing import Any
 
 import trio
 
@@ -16,18 +17,20 @@ from .attendant import Attendant
 from .auth import Authenticate, FirstMessage, check_handshake
 from .config import Deflate, Heartbeat, Limits, Timeouts
 from .connection import WebSocket
-from .errors import ConnectionEnded
+from .forwarded import ForwardedError, TrustedProxies, read_proxy_header
 from .guard import is_allowed_origin
+from .host import current_host
 from .lifecycle import Lifecycle
 from .pages import OnRequest
 from .protocol.deflate import Agreement, answer
 from .protocol.handshake import BadRequest, ServerHandshake
 from .protocol.machine import Compression
+from .protocol.proxy import Address, ProxyHeaderError
 from .routing import Handler, Router
 from .transport import StreamTransport, Transport, adapt, as_tls
-from .types import Close, CloseCode, Headers, Request, Response, Side
+from .types import Close, CloseCode, Content, Headers, Request, Response, Side
 
-__all__ = ["Options", "Upgraded", "handshake", "run_handler"]
+__all__ = ["Options", "Upgraded", "handshake", "name_of", "run_handler"]
 
 logger = logging.getLogger("trioweb.server")
 
@@ -42,6 +45,8 @@ class Options:
     origins: Sequence[str] | None
     authenticate: Authenticate
     on_request: OnRequest | None
+    proxies: TrustedProxies | None
+    max_connections: int
     limits: Limits
     timeouts: Timeouts
     heartbeat: Heartbeat | None
@@ -58,23 +63,46 @@ class Upgraded:
 
 
 async def handshake(
-    stream: trio.abc.Stream, options: Options, attendant: Attendant, draining: trio.Event
+    stream: trio.abc.Stream,
+    options: Options,
+    attendant: Attendant,
+    draining: trio.Event,
+    *,
+    full: bool = False,
 ) -> Upgraded | None:
-    """Turn a fresh stream into a WebSocket, or answer it; None when it is done with."""
-    peer = _peer(stream)
-    if options.ssl_context is not None:
-        stream = trio.SSLStream(stream, options.ssl_context, server_side=True)
+    """Turn a fresh stream into a WebSocket, or answer it; None when it is done with.
+
+    ``full``: the answer is 503.
+    """
+    peer = name_of(stream)
     try:
         with trio.move_on_after(options.timeouts.handshake) as scope:
-            if (tls := as_tls(stream)) is not None:
-                await tls.do_handshake()
-            transport = adapt(stream)
-            exchange = ServerHandshake(options.limits, client_address=transport.remote_address)
-            return await _Exchange(transport, exchange, options, attendant, draining, scope).run()
+            stream, source = await _enter(stream, options)
+            scheme = "http" if as_tls(stream) is None else "https"
+            client = _Client(adapt(stream), peer, source, scheme, full)
+            return await _Exchange(client, options, attendant, draining, scope).run()
         logger.info("%s: handshake timeout", peer)
+    except ProxyHeaderError as error:
+        logger.info("%s: %s", peer, error)
     except (trio.BrokenResourceError, trio.ClosedResourceError, EOFError) as error:
-        logger.info("%s: left during the handshake: %s", peer, error)
+        logger.info("%s: left during the handshake: %s", peer, error.__cause__ or error)
     return None
+
+
+async def _enter(
+    stream: trio.abc.Stream, options: Options
+) -> tuple[trio.abc.Stream, Address | None]:
+    """Read what comes before HTTP: a PROXY header, with the client's address, and TLS."""
+    source: Address | None = None
+    if options.proxies is not None and options.proxies.proxy_protocol:
+        source = await read_proxy_header(stream, options.proxies)
+    if options.ssl_context is not None:
+        stream = trio.SSLStream(stream, options.ssl_context, server_side=True)
+    if (tls := as_tls(stream)) is not None:
+        await tls.do_handshake()
+        if tls.selected_alpn_protocol() not in (None, "http/1.1"):
+            raise EOFError("it wants to speak another protocol than HTTP/1.1")
+    return stream, source
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +115,23 @@ class _Acceptance:
     compression: tuple[Agreement, str] | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Client:
+    """Who asks."""
+
+    transport: Transport
+    #: The peer's name in the log.
+    peer: str
+    #: The address in the PROXY header.
+    source: Address | None
+    scheme: str
+    #: Whether there is no room for it.
+    full: bool
+
+
 _GOING_AWAY = Response.make(503, "going away\n")
+#: A client that waits so long finds room if there is any coming and going at all.
+_FULL = Response.make(503, "full: come back later\n", {"Retry-After": "10"})
 
 
 class _Exchange:
@@ -95,19 +139,20 @@ class _Exchange:
 
     def __init__(
         self,
-        transport: Transport,
-        exchange: ServerHandshake,
+        client: _Client,
         options: Options,
         attendant: Attendant,
         draining: trio.Event,
         scope: trio.CancelScope,
     ) -> None:
-        self._scope = scope
-        self._transport = transport
-        self._exchange = exchange
+        self._client = client
+        self._transport = client.transport
+        address = client.source or client.transport.remote_address
+        self._exchange = ServerHandshake(options.limits, client_address=address)
         self._options = options
         self._attendant = attendant
         self._draining = draining
+        self._scope = scope
 
     async def run(self) -> Upgraded | None:
         """Read the request, and either upgrade it or answer it and close."""
@@ -121,10 +166,11 @@ class _Exchange:
 
     async def _run(self) -> Upgraded | None:
         try:
-            while (request := self._exchange.next_request()) is None:
+            while (read := self._exchange.next_request()) is None:
                 self._exchange.feed(await self._transport.read(self._options.limits.read))
+            request = self._as_made(read)
         except BadRequest as bad:
-            await self._answer(bad.request, bad.response, self._exchange.respond(bad.response))
+            await self._answer(bad.request, bad.response, self._encode(bad.response))
             return None
         # The request is here in time. Now the user's functions, and then the answer, have theirs.
         timeouts = self._options.timeouts
@@ -134,7 +180,7 @@ class _Exchange:
             data = self._encode(decision)
         except Exception:
             # The user's check or page failed: this request only (RFC 9110, 15.6.1).
-            logger.exception("%r from %s failed", request, self._transport.remote_address)
+            logger.exception("%.300r from %s failed", request, self._name(request))
             decision = Response.make(500, "internal error\n")
             data = self._encode(decision)
         if isinstance(decision, Response):
@@ -142,6 +188,20 @@ class _Exchange:
             return None
         await self._write(data)
         return self._open(request, decision)
+
+    def _as_made(self, request: Request) -> Request:
+        """Return a request as the client made it, who may be behind trusted proxies."""
+        client, proxies = self._client, self._options.proxies
+        request = replace(request, scheme=client.scheme)
+        if proxies is None or proxies.header is None:
+            return request
+        local = None if client.source else self._transport.local_address
+        if not proxies.trusts(request.client_address, local):
+            return request
+        try:
+            return proxies.resolve(request)
+        except ForwardedError as error:
+            raise BadRequest(Response.make(400, f"{error}\n"), request) from None
 
     async def _decide(self, request: Request) -> _Acceptance | Response:
         """Ask the user's functions what becomes of a request."""
@@ -163,13 +223,13 @@ class _Exchange:
         if isinstance(decision, _Acceptance):
             chosen = () if decision.compression is None else (decision.compression[1],)
             return self._exchange.accept(subprotocol=decision.subprotocol, extensions=chosen)
-        return self._exchange.respond(decision)
+        return self._exchange.respond(decision, current_host.get().now())
 
     async def _consider(self, request: Request) -> tuple[Any, Response | None]:
         """Decide: the principal of an upgrade, or a plain response."""
         options = self._options
-        if self._draining.is_set():
-            return None, _GOING_AWAY
+        if self._draining.is_set() or self._client.full:
+            return None, _GOING_AWAY if self._draining.is_set() else _FULL
         if options.on_request is not None:
             response = await options.on_request(request)
             if response is not None:
@@ -215,24 +275,45 @@ class _Exchange:
 
     async def _answer(self, request: Request | None, response: Response, data: bytes) -> None:
         """Send a plain response, and close so that it arrives (RFC 9112, 9.6)."""
-        logger.info(
-            "%s: answered %s to %s", self._transport.remote_address, response.status, request
-        )
+        name = self._name(request)
+        logger.info("%s: answered %s to %.300s", name, response.status, request)
         for observer in self._options.observers:
             try:
                 observer.answered(request, response)
             except Exception:
                 logger.exception("observer %r failed in answered", observer)
         await self._write(data)
-        # Closing on unread bytes would reset the link and overtake the answer: read to the end.
-        await self._transport.send_eof()
-        if self._transport.half_closes:
-            with trio.move_on_after(self._options.timeouts.close):
-                while await self._transport.read(self._options.limits.read):
-                    pass
-        else:
-            with trio.move_on_after(self._options.timeouts.close):
-                await self._transport.aclose()
+        if response.content is not None and request is not None and request.method != "HEAD":
+            try:
+                await self._write_content(response.content)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                raise
+            except Exception:
+                logger.exception("the content of the answer to %r failed", request)
+                return  # shorter than announced, and without an orderly end
+        with trio.move_on_after(self._options.timeouts.close):
+            await self._transport.linger()
+            await self._transport.aclose()
+
+    def _name(self, request: Request | None) -> str:
+        """Name whoever asked, for the log."""
+        client = self._client
+        address = client.source if request is None else request.client_address
+        if not address or address == self._transport.remote_address:
+            return client.peer
+        return f"{address} via {client.peer}"
+
+    async def _write_content(self, content: Content) -> None:
+        """Write exactly as many bytes as were announced, a piece at a time."""
+        rest = content.size
+        async with aclosing(content.pieces()) as pieces:
+            async for piece in pieces:
+                await self._write(piece[:rest])
+                rest -= len(piece)
+                if rest <= 0:
+                    return
+        if rest > 0:
+            raise RuntimeError(f"the content ended {rest} bytes before its size")
 
     async def _write(self, data: bytes) -> None:
         """Write the answer, however slow the peer is, as long as there is progress."""
@@ -257,14 +338,14 @@ async def run_handler(
                 admitted(ws)
                 await options.handler(ws)
         except Exception as error:  # noqa: BLE001 - _report logs it
-            if _is_own_end(error, life):
+            if life.is_own_end(error):
                 return
             _report(upgraded, options, error)
             await life.end(Close(CloseCode.INTERNAL_ERROR, "internal error"))
         except BaseExceptionGroup as group:
             # Cancelled, and what went wrong on the way out: only the first goes on.
             errors, others = group.split(Exception)
-            if errors is not None and not _is_own_end(errors, life):
+            if errors is not None and not life.is_own_end(errors):
                 _report(upgraded, options, errors)
             if others is not None:
                 raise others from None
@@ -280,14 +361,9 @@ def _report(upgraded: Upgraded, options: Options, error: Exception) -> None:
             logger.exception("%s: observer %r failed", upgraded.ws.id, observer)
 
 
-def _is_own_end(error: Exception, life: Lifecycle) -> bool:
-    """Tell whether an exception is nothing but the end of its own connection, or several."""
-    if isinstance(error, ExceptionGroup):
-        parts = cast("ExceptionGroup[Exception]", error).exceptions
-        return all(_is_own_end(part, life) for part in parts)
-    return isinstance(error, ConnectionEnded) and error.close is life.closed
-
-
-def _peer(stream: trio.abc.Stream) -> str:
+def name_of(stream: trio.abc.Stream) -> str:
     """Name a peer that has no connection yet, for the log."""
-    return str(StreamTransport(stream).remote_address or "a peer")
+    ends = StreamTransport(stream)
+    if isinstance(ends.local_address, (str, bytes)):  # a Unix socket, whose peers have no names
+        return f"a peer on {ends.local_address!r}"
+    return str(ends.remote_address or "a peer")

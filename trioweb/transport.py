@@ -61,6 +61,25 @@ class Transport(trio.abc.AsyncResource):
     async def aclose(self) -> None:
         """Close the transport, and wake who waits in it; when cancelled, close it at once."""
 
+    async def end_writing(self) -> bool:
+        """Send an end that the peer sees while somebody reads on; False where that cannot be.
+
+        Only behind a close frame: under TLS its own goodbye, without which the peer could not
+        tell an end from a cut, is left out, for Trio cannot say it while a task reads.
+        """
+        await self.send_eof()
+        return self.half_closes
+
+    async def linger(self) -> None:
+        """Say that nothing more comes, and throw away what does until the peer has ended too.
+
+        Closing on bytes that nobody read resets a link, and that overtakes what was written just
+        before (RFC 9112, 9.6). The caller sets the deadline, and closes the transport.
+        """
+        await self.send_eof()
+        while self.half_closes and await self.read(_PIECE):
+            pass
+
 
 class NonblockingTransport(Transport):
     """A transport that can be tried without waiting."""
@@ -194,6 +213,7 @@ class StreamTransport(Transport):
         inner = stream
         while (tls := as_tls(inner)) is not None:
             inner = tls.transport_stream
+        self._innermost = inner
         if isinstance(inner, Transport):
             self.local_address = inner.local_address
             self.remote_address = inner.remote_address
@@ -220,11 +240,36 @@ class StreamTransport(Transport):
         return len(piece)
 
     async def send_eof(self) -> None:
-        if isinstance(self._stream, trio.abc.HalfCloseableStream):
-            with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                await self._stream.send_eof()
-        else:
+        await self._end(self._stream)
+
+    async def end_writing(self) -> bool:
+        return await self._end(self._innermost)
+
+    async def _end(self, stream: trio.abc.Stream) -> bool:
+        if not isinstance(stream, trio.abc.HalfCloseableStream):
             await trio.lowlevel.checkpoint()
+            return False
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await stream.send_eof()
+        return True
+
+    async def linger(self) -> None:
+        tls = as_tls(self._stream)
+        if tls is None:
+            await super().linger()
+            return
+        # TLS cannot end one direction and read on in the other: from its end we read below it.
+        inner = tls.transport_stream
+        try:
+            with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                await tls.unwrap()
+            with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                if isinstance(inner, trio.abc.HalfCloseableStream):
+                    await inner.send_eof()
+                while await inner.receive_some(_PIECE):
+                    pass
+        finally:
+            await trio.aclose_forcefully(inner)  # `tls` no longer has it, and would leave it open
 
     async def aclose(self) -> None:
         # A peer that went away without a TLS goodbye is no error: the close frames were it.

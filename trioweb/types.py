@@ -6,12 +6,23 @@ Nothing here does I/O or knows a connection; every other module may import it.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias, cast, overload
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
-__all__ = ["Close", "CloseCode", "Headers", "Message", "Request", "Response", "Side", "State"]
+__all__ = [
+    "Close",
+    "CloseCode",
+    "Content",
+    "Headers",
+    "Message",
+    "Request",
+    "Response",
+    "Side",
+    "State",
+]
 
 #: One WebSocket message: ``str`` is a text message, ``bytes`` a binary one (RFC 6455, 5.6).
 Message: TypeAlias = str | bytes
@@ -172,6 +183,9 @@ def _no_headers() -> Headers:
     return Headers()
 
 
+_AUTHORITY = re.compile(r"[^/?]*//[^/?]*")
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """An HTTP request, as `on_request`, `authenticate` and handlers see it."""
@@ -180,10 +194,13 @@ class Request:
     target: str
     headers: Headers = field(default_factory=_no_headers)
     method: str = "GET"
-    #: The address of the peer's socket, as ``getpeername`` gives it.
+    #: The address of the peer's socket, as ``getpeername`` gives it; behind a trusted proxy the
+    #: client's ``(host, port)`` as that says, with port 0 if it does not.
     client_address: object = None
     #: True when the request asks to become a WebSocket.
     upgrade: bool = True
+    #: ``https`` if the client's connection is TLS, as far as a server can know, else ``http``.
+    scheme: str = "http"
 
     @property
     def path(self) -> str:
@@ -202,11 +219,11 @@ class Request:
         return {name: value.strip('"') for name, equals, value in pairs if equals}
 
     def _split(self) -> tuple[str, str]:
-        if not self.target.startswith("/"):  # absolute form, as proxies get it (RFC 9112, 3.2.2)
-            parts = urlsplit(self.target)
-            return parts.path or "/", parts.query
-        path, _, query = self.target.partition("?")
-        return path, query
+        target = self.target
+        if not target.startswith("/"):  # absolute form, as proxies get it (RFC 9112, 3.2.2)
+            target = _AUTHORITY.sub("", target)
+        path, _, query = target.partition("?")
+        return path or "/", query
 
     def __repr__(self) -> str:
         """Leave out the query, which may hold a token."""
@@ -214,18 +231,34 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class Content:
+    """The body of a response that is too large for memory: it is read while it is sent."""
+
+    #: Bytes in all; what ``pieces`` gives beyond them is left out. If it gives fewer, or raises
+    #: an `Exception`, that is logged, and the connection breaks off, so that the client knows.
+    size: int
+    #: Called when the body is sent, which for a HEAD is never. Each piece is in memory until the
+    #: peer has taken it; the generator is closed when the last one is, or the peer has gone.
+    pieces: Callable[[], AsyncGenerator[bytes, None]]
+
+
+@dataclass(frozen=True, slots=True)
 class Response:
     """A plain HTTP response: the answer to a request that does not become a WebSocket.
 
-    ``Content-Length``, ``Connection: close`` and, for text, ``Content-Type`` are added when
-    it is sent.
+    ``Content-Length``, ``Connection: close``, ``Date`` and, by `make`, ``Content-Type`` are added
+    when it is sent. Raises `ValueError` for a `Content` beside a body, or where there can be none.
     """
 
     status: int = 200
     headers: Headers = field(default_factory=_no_headers)
     body: bytes = b""
+    #: Instead of ``body``: what is sent in pieces.
+    content: Content | None = None
 
     def __post_init__(self) -> None:
+        if self.content is not None and (self.body or self.status in (204, 205, 304)):
+            raise ValueError(f"content beside a body, or with the status {self.status}")
         if not isinstance(self.body, bytes):  # pyright: ignore[reportUnnecessaryIsInstance]  # said here, not deep inside the server
             raise TypeError(f"a body is bytes, not {type(self.body).__name__}: see Response.make")
 

@@ -4,12 +4,15 @@ a cancelled `receive` loses no message. Cancelled at every step, as are the othe
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 import trio
 from trio.testing import MockClock
 
 import trioweb
 from tests.guarantees.peers import Link, echo, first_connection, tasks
+from trioweb.streaming import MessageReader
 from trioweb.testing.steps import at_every_step, cancelled_at
 
 
@@ -100,6 +103,67 @@ async def test_receive_while_the_reader_task_reads(clock: MockClock, link: Link)
         return cancelled
 
     assert await at_every_step(scenario) > 20
+
+
+async def test_a_message_received_in_pieces(clock: MockClock, link: Link) -> None:
+    async def talk(ws: trioweb.WebSocket) -> None:
+        for text in ("a", "b"):
+            async with ws.send_stream(text=True) as message:
+                for _ in range(4):
+                    await message.send(text)
+                    await trio.sleep(0.12)
+
+    async def scenario(step: int) -> bool:
+        got = ""
+        message: MessageReader | None = None
+
+        async def receive() -> None:
+            nonlocal got, message
+            while len(got) < 8:
+                if message is None:
+                    message = await ws.receive_stream()
+                try:
+                    got += str(await message.receive())
+                except trio.EndOfChannel:
+                    message = None
+
+        async with link.server(talk) as server, link.client(server) as ws:
+            cancelled = await cancelled_at(step, receive)
+            await receive()
+        assert got == "aaaabbbb"
+        return cancelled
+
+    assert await at_every_step(scenario) > 10
+
+
+async def test_a_message_sent_in_pieces_is_whole_or_ends_its_connection(
+    clock: MockClock, link: Link
+) -> None:
+    async def scenario(step: int) -> bool:
+        got: list[str | bytes] = []
+
+        async def late(ws: trioweb.WebSocket) -> None:
+            await trio.sleep(0.5)
+            async for message in ws:
+                got.append(message)
+
+        async def send() -> None:
+            async with ws.send_stream(text=True) as message:
+                for _ in range(4):
+                    await message.send("piece" * 10)
+
+        limits = trioweb.Limits(outbox_bytes=100)
+        async with link.server(late) as server:
+            async with link.client(server, limits=limits) as ws:
+                cancelled = await cancelled_at(step, send)
+                with suppress(trioweb.ConnectionBroken):
+                    await ws.send("end")
+                code = None if ws.closed is None else ws.closed.code
+        whole, end = ["piece" * 40], ["end"]
+        assert (got, code) in [([], 1011), (end, None), (whole + end, None)]
+        return cancelled
+
+    assert await at_every_step(scenario) > 3
 
 
 async def test_ping(clock: MockClock, link: Link) -> None:

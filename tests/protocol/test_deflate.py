@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import sys
+import functools
+import random
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from wsproto.extensions import PerMessageDeflate
+from wsproto.frame_protocol import FrameProtocol, Opcode, RsvBits
 
 from trioweb.config import Deflate
 from trioweb.errors import ProtocolError
@@ -17,6 +21,7 @@ from trioweb.protocol.deflate import (
     Agreement,
     Deflater,
     Inflater,
+    Setting,
     answer,
     check_answer,
     offer,
@@ -24,7 +29,9 @@ from trioweb.protocol.deflate import (
 from trioweb.types import CloseCode, Side
 
 PLAIN = Agreement()
-SMALL = Deflate(window_bits=10, max_window_bits=11)
+#: The agreement of `PLAIN`, but for the window.
+Keep = functools.partial(Deflate, context_takeover=True)
+SMALL = Keep(window_bits=10, max_window_bits=11)
 
 
 # --- a server answers ------------------------------------------------------------------------
@@ -33,13 +40,15 @@ SMALL = Deflate(window_bits=10, max_window_bits=11)
 @pytest.mark.parametrize(
     ("offered", "options", "said"),
     [
-        ("", Deflate(window_bits=15), ""),
-        ("", Deflate(), "server_max_window_bits=12"),
-        ("client_max_window_bits", Deflate(), "server_max_window_bits=12"),
-        ("server_max_window_bits=10", Deflate(), "server_max_window_bits=10"),
-        ("server_max_window_bits=14", Deflate(), "server_max_window_bits=12"),
-        ('server_max_window_bits="10"', Deflate(), "server_max_window_bits=10"),
-        ("server_max_window_bits=8", Deflate(), "server_max_window_bits=8"),
+        ("", Keep(window_bits=15), ""),
+        ("", Keep(), "server_max_window_bits=12"),
+        ("client_max_window_bits", Keep(), "server_max_window_bits=12"),
+        ("server_max_window_bits=10", Keep(), "server_max_window_bits=10"),
+        ("server_max_window_bits=14", Keep(), "server_max_window_bits=12"),
+        ('server_max_window_bits="10"', Keep(), "server_max_window_bits=10"),
+        (r'server_max_window_bits="1\0"', Keep(), "server_max_window_bits=10"),
+        (" server_max_window_bits = 10 ", Keep(), "server_max_window_bits=10"),
+        ("server_max_window_bits=8", Keep(), "server_max_window_bits=8"),
         ("client_max_window_bits", SMALL, "server_max_window_bits=10; client_max_window_bits=11"),
         ("client_max_window_bits=9", SMALL, "server_max_window_bits=10; client_max_window_bits=9"),
         (
@@ -49,13 +58,13 @@ SMALL = Deflate(window_bits=10, max_window_bits=11)
         ),
         (
             "server_no_context_takeover; client_no_context_takeover",
-            Deflate(window_bits=15),
+            Keep(window_bits=15),
             "server_no_context_takeover; client_no_context_takeover",
         ),
-        ("server_no_context_takeover", Deflate(window_bits=15), "server_no_context_takeover"),
+        ("server_no_context_takeover", Keep(window_bits=15), "server_no_context_takeover"),
         (
             "",
-            Deflate(window_bits=15, context_takeover=False),
+            Deflate(window_bits=15),
             "server_no_context_takeover; client_no_context_takeover",
         ),
     ],
@@ -80,6 +89,13 @@ def test_an_offer_is_answered(offered: str, options: Deflate, said: str) -> None
         "client_max_window_bits=08",
         "client_max_window_bits=",
         'client_max_window_bits="10',
+        'client_max_window_bits=10"',
+        'client_max_window_bits=""',
+        'client_max_window_bits="1 0"',
+        'client_max_window_bits="10;"',
+        'client_no_context_takeover=""',
+        "Client_max_window_bits=10",
+        "client_max_window_bits=\u0661\u0660",
         "client_max_window_bits=10; client_max_window_bits=10",
         "client_max_window_bits; client_max_window_bits=10",
         "server_max_window_bits",
@@ -90,9 +106,16 @@ def test_an_offer_is_answered(offered: str, options: Deflate, said: str) -> None
     ],
 )
 def test_a_malformed_offer_is_declined_and_the_next_one_taken(offered: str) -> None:
-    assert answer([f"{NAME}; {offered}"], Deflate()) is None
-    found = answer([f"{NAME}; {offered}", "other", NAME], Deflate(window_bits=15))
+    assert answer([f"{NAME}; {offered}"], Keep()) is None
+    found = answer([f"{NAME}; {offered}", "other", NAME], Keep(window_bits=15))
     assert found == (PLAIN, NAME)
+
+
+@pytest.mark.parametrize("name", ["Permessage-Deflate", "permessage-deflate-2", "", "x; " + NAME])
+def test_another_name_is_another_extension(name: str) -> None:
+    assert answer([name], Keep()) is None
+    with pytest.raises(ValueError, match="not offered"):
+        check_answer([name], Keep())
 
 
 def test_a_client_that_cannot_be_told_to_use_less_memory_gets_no_compression() -> None:
@@ -102,7 +125,7 @@ def test_a_client_that_cannot_be_told_to_use_less_memory_gets_no_compression() -
 
 @given(st.text(alphabet='abc_;="1589 ,tkenoxdrviw', max_size=60))
 def test_no_offer_is_an_exception(text: str) -> None:
-    answer([f"{NAME};{text}", text], Deflate())
+    answer([f"{NAME};{text}", text], Keep())
 
 
 # --- a client checks -------------------------------------------------------------------------
@@ -111,12 +134,12 @@ def test_no_offer_is_an_exception(text: str) -> None:
 @pytest.mark.parametrize(
     ("said", "options", "agreed"),
     [
-        ("", Deflate(), Agreement(False, False, 15, 12)),
-        ("client_max_window_bits=10", Deflate(), Agreement(False, False, 15, 10)),
-        ("client_max_window_bits=8", Deflate(), Agreement(False, False, 15, 8)),
-        ("server_max_window_bits=9", Deflate(), Agreement(False, False, 9, 12)),
-        ("server_no_context_takeover", Deflate(), Agreement(True, False, 15, 12)),
-        ("client_no_context_takeover", Deflate(), Agreement(False, True, 15, 12)),
+        ("", Keep(), Agreement(False, False, 15, 12)),
+        ("client_max_window_bits=10", Keep(), Agreement(False, False, 15, 10)),
+        ("client_max_window_bits=8", Keep(), Agreement(False, False, 15, 8)),
+        ("server_max_window_bits=9", Keep(), Agreement(False, False, 9, 12)),
+        ("server_no_context_takeover", Keep(), Agreement(True, False, 15, 12)),
+        ("client_no_context_takeover", Keep(), Agreement(False, True, 15, 12)),
     ],
 )
 def test_an_answer_is_agreed_to(said: str, options: Deflate, agreed: Agreement) -> None:
@@ -127,20 +150,33 @@ def test_an_answer_is_agreed_to(said: str, options: Deflate, agreed: Agreement) 
     ("extensions", "options"),
     [
         ([NAME], None),
-        (["other"], Deflate()),
-        ([NAME, NAME], Deflate()),
-        ([f"{NAME}; unknown"], Deflate()),
-        ([f"{NAME}; client_max_window_bits"], Deflate()),
-        ([f"{NAME}; server_max_window_bits"], Deflate()),
-        ([f"{NAME}; server_max_window_bits=16"], Deflate()),
+        (["other"], Keep()),
+        ([NAME, NAME], Keep()),
+        ([f"{NAME}; client_max_window_bits=10; client_max_window_bits=10"], Keep()),
+        ([f"{NAME}; server_no_context_takeover=1"], Keep()),
+        ([f"{NAME}; unknown"], Keep()),
+        ([f"{NAME}; client_max_window_bits"], Keep()),
+        ([f"{NAME}; server_max_window_bits"], Keep()),
+        ([f"{NAME}; server_max_window_bits=16"], Keep()),
         ([NAME], SMALL),
         ([f"{NAME}; server_max_window_bits=12"], SMALL),
-        ([NAME], Deflate(context_takeover=False)),
+        ([NAME], Deflate()),
     ],
 )
 def test_an_answer_that_may_not_be_given(extensions: list[str], options: Deflate | None) -> None:
     with pytest.raises(ValueError, match=r"offered|malformed|larger|against"):
         check_answer(extensions, options)
+
+
+def test_what_a_client_offers() -> None:
+    """Its own window as a hint, and as conditions only what it needs for its own memory."""
+    loose = Keep(window_bits=15)
+    assert offer(loose) == f"{NAME}; client_max_window_bits"
+    strict = Deflate(window_bits=11, max_window_bits=10, context_takeover=False)
+    assert offer(strict) == (
+        f"{NAME}; client_max_window_bits=11; server_max_window_bits=10; "
+        "client_no_context_takeover; server_no_context_takeover"
+    )
 
 
 OPTIONS = st.builds(
@@ -234,11 +270,19 @@ def test_what_one_end_compresses_the_other_inflates(
 
 def test_a_flood_of_final_blocks_is_cut_off() -> None:
     final = b"\x03\x00"  # an empty block, the last one
-    inflater = Inflater(PLAIN, Side.SERVER, 1000)
+    inflater = Inflater(PLAIN, Side.SERVER, 10_000)
     for _ in range(3):
-        assert inflate(inflater, final * 60 + b"\0") == b""
-    with pytest.raises(ProtocolError, match="too many final blocks"):
+        assert inflate(inflater, final * 4 + b"\0") == b""
+    with pytest.raises(ProtocolError, match="too many final blocks") as caught:
         inflater.feed(final * 10_000)
+    assert caught.value.code == CloseCode.POLICY_VIOLATION
+
+
+def test_a_long_message_may_have_more_final_blocks() -> None:
+    stream = zlib.compressobj(wbits=-15)
+    block = stream.compress(bytes(1024)) + stream.flush(zlib.Z_FINISH)
+    inflater = Inflater(PLAIN, Side.SERVER, 10**6)
+    assert inflate(inflater, block * 500 + b"\0") == bytes(1024 * 500)
 
 
 def test_a_bomb_stops_at_the_limit() -> None:
@@ -263,20 +307,253 @@ def test_what_is_not_deflate_is_1007() -> None:
     assert caught.value.code == CloseCode.INVALID_DATA
 
 
-def test_the_memory_of_many_tiny_messages_is_the_windows() -> None:
-    deflater, inflater = Deflater(Deflate(), PLAIN, Side.SERVER), Inflater(PLAIN, Side.CLIENT, 1000)
-    for _ in range(2000):
-        inflate(inflater, deflater.compress(b"x"))
-    assert len(inflater._history) <= 65
-    assert sum(map(sys.getsizeof, inflater._history)) < 2**16
+def a_message(size: int = 3000) -> bytes:
+    return bytes(random.Random(size).choices(b"abcdefghij", k=size))
 
 
-def test_a_window_that_zlib_cannot_write_is_not_written() -> None:
-    deflater = Deflater(Deflate(), Agreement(server_max_window_bits=8), Side.SERVER)
-    assert not deflater.able
-    assert not deflater.decide(10_000, True)
-    assert Deflater(Deflate(threshold=10), PLAIN, Side.SERVER).decide(10, None)
-    assert not Deflater(Deflate(threshold=10), PLAIN, Side.SERVER).decide(9, None)
+def test_a_message_that_ends_inside_a_block_is_1007() -> None:
+    """Else what follows would be taken for its rest, and garbage for the message."""
+    payload = Deflater(Deflate(), PLAIN, Side.SERVER).compress(a_message())
+    stored = zlib.compressobj(0, wbits=-15)
+    raw = (stored.compress(a_message()) + stored.flush(zlib.Z_SYNC_FLUSH))[:-4]
+    for whole in (payload, raw):
+        assert inflate(Inflater(PLAIN, Side.CLIENT, 10_000), whole) == a_message()
+    # A stored block's first byte is an empty message, and its last four may be those that a
+    # receiver has to put behind every message (RFC 7692, 7.2.2).
+    cuts = [payload[:end] for end in range(1, len(payload))]
+    cuts += [raw[:end] for end in range(2, len(raw)) if end != len(raw) - 5]
+    for cut in cuts:
+        with pytest.raises(ProtocolError) as caught:
+            inflate(Inflater(PLAIN, Side.CLIENT, 10_000), cut)
+        assert caught.value.code == CloseCode.INVALID_DATA
+
+
+@pytest.mark.parametrize("context_takeover", [True, False])
+def test_a_message_without_a_byte_and_one_that_ends_with_a_last_block(
+    context_takeover: bool,
+) -> None:
+    agreement = Agreement(server_no_context_takeover=not context_takeover)
+    inflater = Inflater(agreement, Side.CLIENT, 10_000)
+    final = zlib.compressobj(wbits=-15)
+    finished = final.compress(a_message()) + final.flush(zlib.Z_FINISH)
+    for _ in range(2):
+        assert inflate(inflater) == b""
+        assert inflate(inflater, finished) == a_message()
+        assert inflate(inflater, bytes.fromhex("f248cdc9c90700")) == b"Hello"
+
+
+@pytest.mark.parametrize("takes_over", [True, False])
+@pytest.mark.parametrize("bits", [8, 9, 15])
+def test_between_messages_only_the_window_is_kept(takes_over: bool, bits: int) -> None:
+    agreement = Agreement(server_no_context_takeover=not takes_over, server_max_window_bits=bits)
+    deflater = Deflater(Deflate(window_bits=max(bits, 9)), agreement, Side.SERVER)
+    inflater = Inflater(agreement, Side.CLIENT, 10**6)
+    for size in (1, 100, 300, 600, 40_000, 5):
+        message = a_message(size)
+        assert inflate(inflater, deflater.compress(message)) == message
+        assert inflater._stream is None
+        assert len(inflater._window) <= (2**bits if takes_over else 0)
+        assert (deflater._stream is None) is not takes_over
+        assert not takes_over or inflater._window.endswith(message[-(2**bits) :])
+
+
+def test_references_beyond_the_window_agreed_on_are_refused() -> None:
+    inflater = Inflater(Agreement(server_max_window_bits=9), Side.CLIENT, 10_000)
+    wide = Deflater(Deflate(window_bits=15), PLAIN, Side.SERVER)
+    far = random.Random(1).randbytes(1000)
+    assert inflate(inflater, wide.compress(far)) == far
+    with pytest.raises(ProtocolError, match="too far back") as caught:
+        inflate(inflater, wide.compress(far))
+    assert caught.value.code == CloseCode.INVALID_DATA
+
+
+def strictly(payload: bytes, bits: int) -> bytes:
+    """Inflate byte for byte: only so zlib knows no more than the window."""
+    stream = zlib.decompressobj(-bits)
+    rest, out = payload + b"\0\0\xff\xff\x03\x00", []
+    while not stream.eof:
+        out.append(stream.decompress(rest, 1))
+        rest = stream.unconsumed_tail
+        assert out[-1] or rest or stream.eof
+    return b"".join(out)
+
+
+@pytest.mark.parametrize("memory_level", [1, 5, 9])
+@pytest.mark.parametrize("level", range(1, 10))
+def test_the_smallest_window_is_written_by_zlibs_next_larger_one(
+    level: int, memory_level: int
+) -> None:
+    options = Deflate(level=level, memory_level=memory_level, window_bits=9)
+    chance = random.Random(level)
+    for distance in (100, *range(245, 270)):
+        message = chance.randbytes(distance) * 5
+        deflater = Deflater(options, Agreement(server_max_window_bits=8), Side.SERVER)
+        payload = deflater.compress(message)
+        assert strictly(payload, 8) == message
+        assert distance > 100 or len(payload) < len(message) * 0.7
+    wide = Deflater(Deflate(window_bits=15, level=level), PLAIN, Side.SERVER)
+    payload = wide.compress(chance.randbytes(300) * 5)
+    with pytest.raises(zlib.error, match="too far back"):
+        strictly(payload, 8)
+
+
+# --- what is compressed, and in which pieces -------------------------------------------------
+
+
+SETTING = Setting(level=1, memory_level=5, window_bits=12, threshold=100)
+
+
+def test_the_threshold_and_the_wish_decide() -> None:
+    for takes_over in (True, False):
+        agreement = Agreement(not takes_over)
+        deflater = Deflater(Deflate(threshold=100), agreement, Side.SERVER)
+        assert deflater.pack(bytes(99)) is None
+        assert deflater.pack(bytes(100)) is not None
+        assert deflater.pack(bytes(100), False) is None
+        assert deflater.pack(b"x", True) is not None
+    assert SETTING.pack(bytes(99)) is None
+    assert SETTING.pack(bytes(100)) is not None
+
+
+def test_what_gains_nothing_goes_as_it_is_unless_somebody_wishes_it() -> None:
+    noise = random.Random(1).randbytes(1000)
+    assert SETTING.pack(noise) is None
+    assert SETTING.pack(noise, True) is not None
+    for takes_over in (True, False):
+        agreement = Agreement(not takes_over)
+        deflater = Deflater(Deflate(threshold=100), agreement, Side.SERVER)
+        inflater = Inflater(agreement, Side.CLIENT, 10_000)
+        for message in (a_message(), noise, noise + a_message(), a_message()):
+            payload = deflater.pack(message)
+            assert (payload is None) is (message == noise)
+            # Nothing refers to what the other end's window does not have.
+            assert payload is None or inflate(inflater, payload) == message
+        assert inflate(inflater, deflater.pack(noise, True) or b"") == noise
+
+
+def test_a_message_for_many_may_come_between_two_of_ones_own() -> None:
+    deflater = Deflater(Deflate(context_takeover=True), PLAIN, Side.SERVER)
+    inflater = Inflater(PLAIN, Side.CLIENT, 10_000)
+    for number in range(4):
+        own = a_message(500 + number)
+        assert inflate(inflater, deflater.compress(own)) == own
+        shared = deflater.setting.pack(a_message(400), True)
+        assert shared is not None
+        assert inflate(inflater, shared) == a_message(400)
+        deflater.release()
+
+
+def test_without_the_release_the_window_would_be_wrong() -> None:
+    deflater = Deflater(Deflate(context_takeover=True), PLAIN, Side.SERVER)
+    inflater = Inflater(PLAIN, Side.CLIENT, 10_000)
+    assert inflate(inflater, deflater.compress(a_message(500))) == a_message(500)
+    assert inflate(inflater, deflater.setting.pack(a_message(400), True) or b"") == a_message(400)
+    assert inflate(inflater, deflater.compress(a_message(500))) != a_message(500)
+
+
+PIECES = st.lists(
+    st.one_of(st.just(b""), st.binary(max_size=300), st.sampled_from([bytes(9000), b"ab" * 400])),
+    min_size=1,
+    max_size=6,
+)
+
+
+def in_pieces(deflater: Deflater, pieces: Sequence[bytes]) -> list[bytes]:
+    return [
+        *(deflater.compress(piece, last=False) for piece in pieces[:-1]),
+        deflater.compress(pieces[-1]),
+    ]
+
+
+@given(OPTIONS, st.lists(PIECES, max_size=4), st.data())
+@settings(max_examples=150)
+def test_a_message_in_pieces(options: Deflate, messages: list[list[bytes]], data: Any) -> None:
+    agreement = Agreement(not options.context_takeover, True, options.window_bits)
+    deflater, inflater = (
+        Deflater(options, agreement, Side.SERVER),
+        Inflater(agreement, Side.CLIENT, 10**6),
+    )
+    other = zlib.decompressobj(-15)
+    for pieces in messages:
+        payloads = in_pieces(deflater, pieces)
+        whole = b"".join(payloads)
+        assert other.decompress(whole + b"\0\0\xff\xff") == b"".join(pieces)
+        # What has been sent can be read, before the next piece.
+        for piece, payload in zip(pieces[:-1], payloads[:-1], strict=True):
+            assert inflater.feed(payload) == piece
+        assert inflater.feed(payloads[-1]) + inflater.finish() == pieces[-1]
+        assert (deflater._stream is not None) <= options.context_takeover
+        if data.draw(st.booleans()):
+            deflater.release()
+
+
+def test_the_pieces_of_one_message_share_a_window_without_context_takeover() -> None:
+    deflater = Deflater(Deflate(), Agreement(server_no_context_takeover=True), Side.SERVER)
+    first, second = in_pieces(deflater, [a_message(900), a_message(900)])
+    assert len(second) < len(first) / 10
+    assert deflater._stream is None
+    # A context may be given up between the pieces, too.
+    halves = [deflater.compress(a_message(900), last=False)]
+    deflater.release()
+    halves.append(deflater.compress(a_message(900)))
+    inflater = Inflater(Agreement(server_no_context_takeover=True), Side.CLIENT, 10_000)
+    assert inflate(inflater, *halves) == a_message(900) * 2
+
+
+# --- against wsproto's own -------------------------------------------------------------------
+
+
+def theirs(client: bool, agreement: Agreement) -> FrameProtocol:
+    extension = PerMessageDeflate(
+        agreement.client_no_context_takeover,
+        agreement.client_max_window_bits,
+        agreement.server_no_context_takeover,
+        agreement.server_max_window_bits,
+    )
+    extension._enabled = True
+    return FrameProtocol(client, [extension])
+
+
+AGREEMENTS = st.builds(
+    Agreement, st.booleans(), st.booleans(), st.integers(9, 15), st.integers(9, 15)
+)
+
+
+@given(AGREEMENTS, OPTIONS, PIECES, st.integers(1, 4))
+@settings(max_examples=100)
+def test_wsproto_inflates_what_we_compress(
+    agreement: Agreement, options: Deflate, pieces: list[bytes], times: int
+) -> None:
+    peer = theirs(True, agreement)
+    deflater = Deflater(options, agreement, Side.SERVER)
+    for _ in range(times):
+        got = b""
+        for number, payload in enumerate(in_pieces(deflater, pieces)):
+            first = 0 if number else 0x42
+            fin = 0x80 if number == len(pieces) - 1 else 0
+            head = bytes([first | fin, 127]) + len(payload).to_bytes(8, "big")
+            if len(payload) < 126:
+                head = bytes([first | fin, len(payload)])
+            elif len(payload) < 2**16:
+                head = bytes([first | fin, 126]) + len(payload).to_bytes(2, "big")
+            peer.receive_bytes(head + payload)
+            for one in peer.received_frames():
+                assert isinstance(one.payload, (bytes, bytearray))
+                got += one.payload
+        assert got == b"".join(pieces)
+
+
+@given(AGREEMENTS, st.lists(st.binary(max_size=500), max_size=4))
+@settings(max_examples=100)
+def test_we_inflate_what_wsproto_compresses(agreement: Agreement, messages: list[bytes]) -> None:
+    peer = theirs(False, agreement)
+    extension = peer.extensions[0]
+    inflater = Inflater(agreement, Side.CLIENT, 10**6)
+    for message in messages:
+        _, payload = extension.frame_outbound(
+            peer, Opcode.BINARY, RsvBits(False, False, False), message, True
+        )
+        assert inflate(inflater, payload) == message
 
 
 @pytest.mark.parametrize(

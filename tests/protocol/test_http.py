@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+
 import h11
 import pytest
 from hypothesis import given
@@ -17,7 +19,7 @@ from trioweb.protocol.http import (
     check_lines,
     check_target,
 )
-from trioweb.types import Headers, Request, Response
+from trioweb.types import Content, Headers, Request, Response
 
 SMALL = Limits(max_headers=200, max_header_lines=4)
 
@@ -286,6 +288,43 @@ def test_a_head_gets_the_length_but_not_the_body():
     assert dict(head.headers)[b"content-length"] == b"3"
     assert body == b""
     assert data.endswith(b"\r\n\r\n")
+
+
+async def no_pieces() -> AsyncGenerator[bytes, None]:
+    raise AssertionError("whoever has the transport writes these")
+    yield b""
+
+
+def test_content_comes_behind_the_head():
+    exchange = ServerExchange(SMALL)
+    exchange.feed(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    exchange.next_request()
+    data = exchange.respond(Response(content=Content(2**40, no_pieces)))
+    assert data == b"HTTP/1.1 200 OK\r\nContent-Length: 1099511627776\r\nConnection: close\r\n\r\n"
+
+
+def test_a_head_gets_the_length_of_the_content():
+    head, body, data = answer(Response(content=Content(7, no_pieces)), b"HEAD")
+    assert dict(head.headers)[b"content-length"] == b"7"
+    assert body == b""
+    assert data.endswith(b"\r\n\r\n")
+
+
+def test_the_date_is_the_time_that_is_given():
+    exchange = ServerExchange(SMALL)
+    exchange.feed(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    exchange.next_request()
+    data = exchange.respond(Response(304), 784111777.9)  # RFC 9110, 5.6.7
+    assert b"\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n" in data
+
+
+def test_a_date_of_the_users_counts_more():
+    exchange = ServerExchange(SMALL)
+    exchange.feed(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    exchange.next_request()
+    data = exchange.respond(Response(200, Headers({"date": "today"})), 784111777)
+    assert data.lower().count(b"date:") == 1
+    assert b"date: today\r\n" in data.lower()
 
 
 @pytest.mark.parametrize(("status", "length"), [(204, None), (205, b"0"), (304, None)])

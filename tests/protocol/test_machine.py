@@ -56,7 +56,7 @@ def opened(side: Side = Side.SERVER, limits: Limits = Limits(), behind: bytes = 
 
 def drain(machine: Machine) -> list[Event]:
     """Return what is there, less the pauses: their place depends on the cuts."""
-    events = []
+    events: list[Event] = []
     while (event := machine.next_event()) is not None:
         if not isinstance(event, Pause):
             events.append(event)
@@ -66,7 +66,7 @@ def drain(machine: Machine) -> list[Event]:
 def heard(*pieces: bytes, limits: Limits = Limits(), side: Side = Side.SERVER) -> list[Event]:
     """Return what a machine makes of these pieces."""
     machine = opened(side, limits)
-    events = []
+    events: list[Event] = []
     for piece in pieces:
         machine.feed(piece)
         events += drain(machine)
@@ -879,3 +879,37 @@ def test_messages_are_str_and_bytes_themselves():
     assert type(event) is str
     (event,) = heard(frame(BINARY, b"x"))
     assert type(event) is bytes
+
+
+@pytest.mark.parametrize(("message", "copies"), [(bytes(2**22), 1.3), ("x" * 2**22, 2.2)])
+@pytest.mark.parametrize("side", Side)
+def test_a_large_message_costs_its_own_size_and_no_multiple_of_it(
+    message: str | bytes, copies: float, side: Side
+) -> None:
+    # Text is counted twice: as characters, and as the bytes that they are on the wire.
+    limits = Limits(max_message=2**22)
+    peer = Side.SERVER if side is Side.CLIENT else Side.CLIENT
+    sender, receiver = opened(side, limits), opened(peer, limits)
+
+    def peak(work: Callable[[], object]) -> float:
+        tracemalloc.start()
+        try:
+            result = work()
+            return tracemalloc.get_traced_memory()[1] / len(message)
+        finally:
+            tracemalloc.stop()
+            del result
+
+    assert peak(lambda: sender.message(message)) < copies
+    wire = b"".join(sender.message(message))
+    reads = [wire[at : at + 2**16] for at in range(0, len(wire), 2**16)]
+
+    def receive() -> Event | None:
+        event: Event | None = None
+        for read in reads:
+            receiver.feed(read)
+            event = receiver.next_event()
+        assert event == message
+        return event
+
+    assert peak(receive) < copies

@@ -231,13 +231,17 @@ class Deflater:
         return self.setting.threshold
 
     def pack(self, data: bytes, wish: bool | None = None) -> bytes | None:
-        """Return the payload of a compressed message; None: it had better go as it is.
+        """Return the payload of a compressed message, which must be sent, in this order.
 
-        With context takeover what is compressed must be sent, for the window has moved on.
+        None: it had better go as it is. Without a wish that is also so if nothing was gained.
         """
-        if not self._takes_over:
-            return self.setting.pack(data, wish)
-        return self.compress(data) if self.setting.wants(len(data), wish) else None
+        if not self.setting.wants(len(data), wish):
+            return None
+        packed = self.compress(data)
+        if wish is None and len(packed) >= len(data):
+            pass  # nothing may refer to what the other end did not get
+            return None
+        return packed
 
     def decide(self, size: int, wish: bool | None) -> bool:
         """Whether a message of so many bytes is to be compressed; None has no wish."""

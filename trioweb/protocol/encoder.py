@@ -62,10 +62,11 @@ class Encoder:
             first, data = _TEXT, message.encode()
         else:
             first, data = _BINARY, message
-        deflater = self._deflater
-        if deflater is not None and deflater.decide(len(data), compress):
-            first |= RSV1
-            data = deflater.compress(data)
+        if self._deflater is not None:
+            packed = self._deflater.pack(data, compress)
+            if packed is not None:
+                first |= RSV1
+                data = packed
         if len(data) <= self.fragment:
             return [self._frame(first, data)]
         return self._cut(first & ~FIN, data, last=True)
@@ -76,6 +77,11 @@ class Encoder:
         if deflater is not None and not deflater.decide(deflater.threshold, compress):
             deflater = None
         return Pieces(self._cut, Opcode.TEXT if text else Opcode.BINARY, deflater)
+
+    def release(self) -> None:
+        """Give back the memory of the compressor; the next message begins anew."""
+        if self._deflater is not None:
+            self._deflater.release()
 
     def control(self, opcode: Opcode, payload: bytes) -> bytes:
         """Encode a ping or a pong."""

@@ -246,15 +246,16 @@ class ServerHandshake:
         self._answered = True
         return self._exchange.switch(lines)
 
-    def respond(self, response: Response) -> bytes:
-        """Return a plain answer, after which the connection is to be closed.
+    def respond(self, response: Response, now: float | None = None) -> bytes:
+        """Return a plain answer, or what goes before its `Content`; then the connection closes.
 
-        Content-Length and ``Connection: close`` are added; a HEAD gets no body. Raises
-        `ValueError` for a status or headers that cannot be sent.
+        Content-Length and ``Connection: close`` are added, and ``now``, in seconds of the epoch,
+        as the Date; a HEAD gets no body. Raises `ValueError` for a status or headers that cannot
+        be sent.
         """
         if self._answered or not self._read:
             raise RuntimeError("there is no request to answer, or it is already answered")
-        data = self._exchange.respond(response)
+        data = self._exchange.respond(response, now)
         self._answered = True
         return data
 

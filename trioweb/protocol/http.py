@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from email.utils import formatdate
 from http import HTTPStatus
 from typing import cast
 
@@ -228,9 +229,9 @@ class ServerExchange:
         if _FOLDED_LINE.search(head):
             raise HttpError("a header line is folded")  # RFC 9112, 5.2
         event = cast(h11.Request, _parse(self._h11, head))
+        self._head_only = event.method == b"HEAD"
         if not event.http_version.startswith(b"1."):
             raise HttpError("only HTTP/1.1 is spoken here", 505)
-        self._head_only = event.method == b"HEAD"
         return _understand(
             event.method.decode("ascii"),
             event.target.decode("ascii"),
@@ -247,25 +248,31 @@ class ServerExchange:
         """What came behind the head of the request."""
         return self._reader.rest
 
-    def respond(self, response: Response) -> bytes:
-        """Return a whole final response that ends the connection.
+    def respond(self, response: Response, now: float | None = None) -> bytes:
+        """Return a final response that ends the connection: whole, or up to its `Content`.
 
-        Content-Length and Connection are ours; the user's are left out. Raises `ValueError`
-        for a status or a header that cannot be sent.
+        Content-Length and Connection are ours; the user's are left out. ``now``, in seconds of
+        the epoch, becomes the Date (RFC 9110, 6.6.1) unless the user has set one. Raises
+        `ValueError` for a status or a header that cannot be sent.
         """
         if not 200 <= response.status <= 599:
             raise ValueError(f"not the status of a final response: {response.status}")
         pairs = response.headers.pairs()
         lines = check_lines(line for line in pairs if line[0].lower() not in _FRAMING)
+        if now is not None and "Date" not in response.headers:
+            lines.append((b"Date", formatdate(now, usegmt=True).encode("ascii")))
         body = b"" if response.status in (204, 205, 304) else response.body
+        size = len(body) if response.content is None else response.content.size
         if response.status not in (204, 304):  # RFC 9110, 8.6
-            lines.append((b"Content-Length", b"%d" % len(body)))
+            lines.append((b"Content-Length", b"%d" % size))
         # Whoever sends Upgrade lists it in Connection too (RFC 9110, 7.8).
         upgrade = b"Upgrade, " if "Upgrade" in response.headers else b""
         lines.append((b"Connection", upgrade + b"close"))
         head = h11.Response(
             status_code=response.status, headers=lines, reason=_phrase(response.status)
         )
+        if response.content is not None and not self._head_only:
+            return _write(self._h11, head)
         content = [] if self._head_only or not body else [h11.Data(body)]
         return _write(self._h11, head, *content, h11.EndOfMessage())
 
@@ -285,11 +292,13 @@ class ClientExchange:
         self._reader = _HeadReader(_STATUS_LINE, limits)
         self._body = bytearray()
 
-    def request(self, target: str, lines: list[tuple[bytes, bytes]]) -> bytes:
-        """Return a GET without a body."""
+    def request(
+        self, target: str, lines: list[tuple[bytes, bytes]], *, method: str = "GET"
+    ) -> bytes:
+        """Return a request without a body: a GET, or a CONNECT (RFC 9110, 9.3.6)."""
         return _write(
             self._h11,
-            h11.Request(method=b"GET", target=target.encode("ascii"), headers=lines),
+            h11.Request(method=method, target=target.encode("ascii"), headers=lines),
             h11.EndOfMessage(),
         )
 

@@ -241,6 +241,10 @@ class Machine:
         """Begin a message in pieces; no other message may be encoded before its end."""
         return self._encoder.pieces(text=text, compress=compress)
 
+    def release(self) -> None:
+        """Give back the memory that only a busy connection is worth."""
+        self._encoder.release()
+
     def control(self, event: Ping | Pong) -> bytes:
         """Encode a ping or a pong; raises `ValueError` above 125 bytes. Only while `may_send`."""
         if len(event.payload) > MAX_PING:
