@@ -45,6 +45,21 @@ def simulate(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Fuzz the protocol on every core; ``-- --seconds 1800 --jobs 2 --seed 1`` (``-- --help``)."""
+    install(session, "fuzz")
+    session.run("python", "-m", "tests.fuzz", *session.posargs)
+
+
+@nox.session
+def conformance(session: nox.Session) -> None:
+    """Run the Autobahn Testsuite against both ends; ``-- --full`` every case (``-- --help``)."""
+    install(session, "tests")
+    session.install("pip")  # it fetches the suite, and not every kind of environment has it
+    session.run("python", "-m", "tests.conformance", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style, format and types: ruff, mypy strict, pyright strict."""
     install(session, "lint")

@@ -24,8 +24,8 @@ from tests.helpers import (
     serving,
     upgraded,
 )
-from trioweb import Close, Delivery, Limits, Overflow, Server, broadcast
-from trioweb.protocol.machine import Machine
+from trioweb import Close, Deflate, Delivery, Limits, Overflow, Server, broadcast
+from trioweb.protocol.encoder import Encoder
 
 
 @asynccontextmanager
@@ -103,41 +103,112 @@ async def test_any_iterable_of_connections_will_do():
         assert (await peers[2].frame()).payload == b"some"
 
 
-async def test_the_message_is_encoded_once(monkeypatch):
-    encoded = []
-    real = Machine.message
+@pytest.fixture
+def encoded(monkeypatch):
+    """What is encoded: the length of fragments, and what is compressed of the message."""
+    seen: list[tuple[int, bytes | None]] = []
+    real = Encoder._whole
 
-    def count(machine: Machine, message: trioweb.Message, *, compress: bool) -> list[bytes]:
-        encoded.append(message)
-        return real(machine, message, compress=compress)
+    def count(encoder: Encoder, first: int, data: bytes, packed: bytes | None) -> list[bytes]:
+        seen.append((encoder.fragment, packed))
+        return real(encoder, first, data, packed)
 
-    monkeypatch.setattr(Machine, "message", count)
+    monkeypatch.setattr(Encoder, "_whole", count)
+    return seen
+
+
+async def test_the_message_is_encoded_once(encoded):
     async with audience(20) as (server, peers):
         assert broadcast(server.connections, "once") == Delivery(written=20)
-        assert encoded == ["once"]
+        assert encoded == [(2**16, None)]
         assert [(await peer.frame()).payload for peer in peers] == [b"once"] * 20
 
 
-async def test_the_message_is_encoded_once_for_each_length_of_fragments(monkeypatch):
-    encoded = []
-    real = Machine.message
-
-    def count(machine: Machine, message: trioweb.Message, *, compress: bool) -> list[bytes]:
-        encoded.append(machine.fragment)
-        return real(machine, message, compress=compress)
-
-    monkeypatch.setattr(Machine, "message", count)
+async def test_the_message_is_encoded_once_for_each_length_of_fragments(encoded):
     async with (
         audience(3, Limits(fragment=10)) as (small, few),
         audience(3, Limits(fragment=20)) as (large, many),
     ):
         both = [*small.connections, *large.connections]
         assert broadcast(both, "x" * 40).closed == 0
-        assert sorted(encoded) == [10, 20]
+        assert sorted(encoded) == [(10, None), (20, None)]
         for peer in few:
             assert [len((await peer.frame()).payload) for _ in range(4)] == [10] * 4
         for peer in many:
             assert [len((await peer.frame()).payload) for _ in range(2)] == [20] * 2
+
+
+# Compressed for all.
+
+NEWS = '{"kind": "news", "values": [1, 2, 3]}' * 40
+OWN = '{"kind": "own", "values": [3, 2, 1]}' * 40
+
+
+@pytest.mark.parametrize("context_takeover", [True, False])
+async def test_a_broadcast_is_compressed_once_for_each_setting(encoded, context_takeover):
+    keep = Deflate(context_takeover=context_takeover)
+    less = Deflate(context_takeover=context_takeover, max_window_bits=10)
+    async with serving(forever, deflate=keep, heartbeat=None) as server, AsyncExitStack() as stack:
+        clients = [
+            await stack.enter_async_context(trioweb.connect(server.url, deflate=deflate))
+            for deflate in (keep, keep, keep, less, less, None, None)
+        ]
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(3):
+            encoded.clear()
+            assert broadcast(server.connections, NEWS) == Delivery(written=7)
+            assert len(encoded) == 3
+            assert [packed is None for _, packed in encoded].count(True) == 1
+            encoded.clear()
+            assert broadcast(server.connections, "short") == Delivery(written=7)
+            assert broadcast(server.connections, NEWS, compress=False) == Delivery(written=7)
+            assert encoded == [(2**16, None)] * 2
+            # What goes to one connection goes on as before.
+            for ws in server.connections:
+                await ws.send(OWN)
+                await ws.send(OWN)
+            for client in clients:
+                for message in (NEWS, "short", NEWS, OWN, OWN):
+                    assert await client.receive() == message
+        # All that was to be compressed was, but for the two that did not agree on it.
+        sent = sorted(ws.statistics().bytes_sent for ws in server.connections)
+        assert max(sent[:5]) < len(NEWS) * 4
+        assert min(sent[5:]) > len(NEWS) * 11
+
+
+@pytest.mark.parametrize("compress", [True, False])
+async def test_a_compressed_broadcast_behind_a_message_in_pieces(compress):
+    deflate = Deflate(context_takeover=True)
+    async with (
+        serving(forever, deflate=deflate, heartbeat=None) as server,
+        trioweb.connect(server.url, deflate=deflate) as client,
+    ):
+        await trio.testing.wait_all_tasks_blocked()
+        (ws,) = server.connections
+        await ws.send(OWN)
+        async with ws.send_stream(text=True) as stream:
+            await stream.send(OWN)
+            delivery = broadcast([ws], NEWS, compress=compress)
+            assert delivery.queued + delivery.written == 1
+            ws.send_nowait(OWN)
+            await stream.send(OWN)
+        await ws.send(OWN)
+        for message in (OWN, OWN + OWN, NEWS, OWN, OWN):
+            assert await client.receive() == message
+
+
+async def test_clients_compress_a_broadcast_too():
+    deflate = Deflate(context_takeover=True)
+    async with (
+        serving(deflate=deflate, heartbeat=None) as server,
+        trioweb.connect(server.url, deflate=deflate) as client,
+    ):
+        await client.send(OWN)
+        assert broadcast([client], NEWS) == Delivery(written=1)
+        await client.send(OWN)
+        assert client.statistics().bytes_sent < len(NEWS)
+        for message in (OWN, NEWS, OWN):
+            assert await client.receive() == message
 
 
 async def test_clients_connections_are_masked_each_anew():

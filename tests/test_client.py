@@ -558,7 +558,7 @@ async def test_an_unusual_101_is_taken(old, new):
         (b"\r\n\r\n", b"x\r\n\r\n", "does not match the key"),
         (b"\r\n\r\n", b"\r\nSec-WebSocket-Protocol: b\r\n\r\n", "subprotocol"),
         (b"\r\n\r\n", b"\r\nSec-WebSocket-Protocol: A\r\n\r\n", "subprotocol"),
-        (b"\r\n\r\n", b"\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n", "extension"),
+        (b"\r\n\r\n", b"\r\nSec-WebSocket-Extensions: x-other\r\n\r\n", "extension"),
     ],
 )
 async def test_a_101_that_is_wrong_is_invalid_and_the_connection_is_closed(old, new, why):

@@ -62,12 +62,15 @@ def test_who_decides_what_is_compressed() -> None:
             await client.send("x" * 99, compress=True)
             await client.send("x" * 100, compress=False)
             client.send_nowait("x", compress=True)
-            trioweb.broadcast([server], TEXT)
+            broadcasts = [("x" * 99, None), ("x" * 100, None), (TEXT, False), ("x", True)]
+            for message, compress in broadcasts:
+                trioweb.broadcast([server], message, compress=compress)
             for size in (99, 100, 99, 100, 1):
                 assert await server.receive() == "x" * size
-            assert await client.receive() == TEXT
+            for message, _ in broadcasts:
+                assert await client.receive() == message
         assert compressed(recorder, "client", "server") == [False, True, True, False, True]
-        assert compressed(recorder, "server", "client") == [False]
+        assert compressed(recorder, "server", "client") == [False, True, False, True]
 
     run(main, seed=0)
 

@@ -7,6 +7,7 @@ import os
 import random
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from ssl import SSLContext
 
 import pytest
 import trio
@@ -15,7 +16,17 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 import trioweb
-from tests.helpers import asking, dialling, fetch, get, serving, tasks, virtual_clock
+from tests.helpers import (
+    Peer,
+    asking,
+    dialling,
+    fetch,
+    get,
+    port_of,
+    serving,
+    tasks,
+    virtual_clock,
+)
 from trioweb import Headers, Request, Response, Site, pages
 from trioweb.host import current_host
 from trioweb.types import Content
@@ -419,6 +430,12 @@ async def test_what_is_encoded_twice_is_decoded_once(root):
     assert await asked(site, "/%c0%ae%c0%ae/secret.txt") is None
 
 
+async def test_a_name_means_the_same_on_every_system(root):
+    (root / "a\\b.txt").write_text("not a folder here")
+    for target in ("/a\\b.txt", "/a%5cb.txt"):
+        assert await asked(Site({"/": root}), target) is None
+
+
 async def test_a_link_may_lead_to_a_hidden_name_inside(root):
     # Kubernetes mounts a directory thus; the link is its owner's word.
     (root / "..data").mkdir()
@@ -745,6 +762,49 @@ async def test_a_body_that_nobody_reads_does_not_cost_the_answer(
             await peer.send(bytes(2**17))
         assert (await peer.answer()).status == 405
         assert await peer.stream.receive_some() == b""
+
+
+async def test_an_answer_over_tls_ends_with_a_goodbye(root, server_tls, client_tls):
+    async with serving(on_request=Site({"/": root}), ssl_context=server_tls) as server:
+        stream = await trio.open_tcp_stream("127.0.0.1", port_of(server))
+        # Not as lenient as HTTP's clients are: an end without it would be an error.
+        async with trio.SSLStream(stream, client_tls, server_hostname="localhost") as tls:
+            peer = Peer(tls)
+            await peer.send(b"GET /app.js HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert (await peer.answer()).body == b"export {}"
+            assert await tls.receive_some() == b""
+
+
+class Remembering(trio.abc.Listener[trio.abc.Stream]):
+    """A listener for TLS that remembers the sockets below."""
+
+    def __init__(self, listener: trio.SocketListener, context: SSLContext) -> None:
+        self.streams: list[trio.SocketStream] = []
+        self._listener = listener
+        self._context = context
+
+    async def accept(self) -> trio.abc.Stream:
+        stream = await self._listener.accept()
+        self.streams.append(stream)
+        return trio.SSLStream(stream, self._context, server_side=True)
+
+    async def aclose(self) -> None:
+        await self._listener.aclose()
+
+
+async def test_an_answer_over_tls_leaves_no_socket(root, server_tls, client_tls):
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listener.socket.getsockname()[1]
+    ours = Remembering(listener, server_tls)
+    async with serving(on_request=Site({"/": root}), listeners=[ours], authenticate=None):
+        stream = await trio.open_tcp_stream("127.0.0.1", port)
+        async with trio.SSLStream(stream, client_tls, server_hostname="localhost") as tls:
+            await tls.send_all(b"GET /app.js HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert (await Peer(tls).answer()).status == 200
+            await tls.unwrap()  # both goodbyes
+            await stream.aclose()
+        await wait_all_tasks_blocked(0.02)
+        assert [each.socket.fileno() for each in ours.streams] == [-1]
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from tests.helpers import (
     virtual_clock,
 )
 from trioweb import Request, Response, Timeouts
+from trioweb.addresses import Address
 
 
 @pytest.fixture
@@ -189,7 +190,7 @@ async def test_to_another_origin_only_harmless_headers_go_and_the_others_never_c
             "Origin": "https://me.example",
             "Accept-Language": "de",
         }
-        async with trioweb.connect(one + "/a", headers=headers) as ws:
+        async with trioweb.connect(one + "/a", headers=headers, deflate=None) as ws:
             assert ws.request.target == "/c"
             assert ws.request.headers["Host"] == one.removeprefix("ws://")
             assert "Cookie" not in ws.request.headers
@@ -218,6 +219,13 @@ async def test_another_name_is_another_origin(host, monkeypatch):
             pass
     assert "Cookie" in first.names()
     assert "Cookie" not in second.names()
+
+
+def test_an_origin_is_scheme_host_and_port():
+    home = Address.parse("wss://a.example/x").origin
+    assert Address.parse("wss://A.example:443/y?z").origin == home
+    others = ["ws://a.example:443", "ws://a.example", "wss://a.example:444", "wss://b.a.example"]
+    assert home not in [Address.parse(url).origin for url in others]
 
 
 async def test_to_another_origin_subprotocols_do_not_go():

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from .config import Overflow
 from .connection import WebSocket, check_message, lifecycle_of
-from .types import Close, CloseCode, Message, Side
+from .protocol.machine import Shared
+from .types import Close, CloseCode, Message
 
 __all__ = ["Delivery", "broadcast"]
 
@@ -31,17 +32,18 @@ def broadcast(
     message: Message,
     *,
     overflow: Overflow = Overflow.CLOSE,
+    compress: bool | None = None,
 ) -> Delivery:
     """Send a message to many connections without waiting for any of them.
 
-    Servers' connections share one encoding; on a client's each is masked anew (RFC 6455, 5.3).
-    It is not compressed: what was agreed on differs between them, and so do their windows.
+    Servers' connections share one encoding, compressed once for each setting that was agreed on;
+    on a client's each is masked anew (RFC 6455, 5.3). ``compress`` means what it does in
+    `WebSocket.send`; with context takeover, what follows such a message begins a new window.
     A receiver whose outbox is full meets the ``overflow`` policy; closing is the default, for
     who is closed knows that something is missing, and may come back. One slow or broken
     receiver never disturbs another. Raises `TypeError` if the message is neither str nor bytes.
     """
-    message = check_message(message)
-    encoded: dict[int, list[bytes]] = {}  # by the length of fragments
+    shared = Shared(check_message(message), compress)
     written = queued = dropped = closed = 0
     for ws in list(connections):
         life = lifecycle_of(ws)
@@ -57,14 +59,7 @@ def broadcast(
                 life.refuse(Close(CloseCode.POLICY_VIOLATION, "slow consumer"))
                 closed += 1
             continue
-        machine = life.machine
-        if life.side is Side.CLIENT:
-            frames = machine.message(message, compress=False)
-        elif (known := encoded.get(machine.fragment)) is not None:
-            frames = known
-        else:
-            frames = encoded[machine.fragment] = machine.message(message, compress=False)
-        outbox.put_frames(frames)
+        outbox.put_shared(life.machine.shared(shared))
         if life.ended():
             closed += 1
         elif outbox.idle:

@@ -47,7 +47,7 @@ async def connect(
     limits: Limits = Limits(),
     timeouts: Timeouts = Timeouts(),
     heartbeat: Heartbeat | None = Heartbeat(),
-    deflate: Deflate | None = None,
+    deflate: Deflate | None = Deflate(),
     observers: Sequence[Observer] = (),
 ) -> AsyncGenerator[WebSocket]:
     """Connect to a ``ws://`` or ``wss://`` URL for the length of a block, which gets the WebSocket.
@@ -55,7 +55,7 @@ async def connect(
     ``stream`` is used instead of a connection to the URL's host, as it is (TLS is then yours), and
     closed at the end. ``ssl_context`` is the default one for ``wss``, with ALPN ``http/1.1``,
     unless given, and then used as it is. ``headers`` go with the request. ``deflate`` offers
-    compression; default None: none. A normal exit closes with 1000, within `Timeouts.close`; an
+    compression, None none. A normal exit closes with 1000, within `Timeouts.close`; an
     exit by an exception sends 1001 without waiting, and what the block raises comes out as it is.
 
     ``proxy`` is a URL or a `Proxy`; True takes it from the environment, default None: no proxy,

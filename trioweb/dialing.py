@@ -24,6 +24,7 @@ from .types import Response
 
 if TYPE_CHECKING:
     from python_socks.async_.trio.v2 import Proxy as SocksClient
+    from python_socks.async_.trio.v2._stream import TrioSocketStream as SocksStream
 
 __all__ = ["dial"]
 
@@ -154,7 +155,7 @@ def _socks_library() -> tuple[type[SocksClient], type[Exception]]:
 
 
 class _Dialled:
-    """Takes the place of a chained proxy of python-socks, and of that proxy's stream.
+    """Takes the place of a chained proxy of python-socks: its stream is there already.
 
     Without it the library opens a socket of its own, past `trioweb.host`.
     """
@@ -162,23 +163,11 @@ class _Dialled:
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
 
-    async def connect(self, **_where: object) -> _Dialled:
-        return self
+    async def connect(self, **_where: object) -> SocksStream:
+        # Not made by hand: the names of its methods are not the same in every version.
+        from python_socks.async_.trio.v2._stream import TrioSocketStream
 
-    async def write(self, data: bytes) -> None:
-        await self._stream.send_all(data)
-
-    async def read_exactly(self, count: int) -> bytes:
-        data = bytearray()
-        while len(data) < count:
-            piece = await self._stream.receive_some(count - len(data))
-            if not piece:
-                raise trio.BrokenResourceError("it left before its answer")
-            data += piece
-        return bytes(data)
-
-    async def close(self) -> None:
-        await trio.aclose_forcefully(self._stream)
+        return TrioSocketStream(cast("trio.SocketStream", self._stream))  # any stream will do
 
 
 async def _socks_connect(stream: trio.abc.Stream, address: Address, proxy: Proxy) -> None:

@@ -147,15 +147,20 @@ class Outbox:
         With ``later`` false it is written at once if the queue is idle.
         """
         if self._behind is None:
-            self.put_frames(self._machine.message(message, compress=compress), later=later)
+            self._put_frames(self._machine.message(message, compress=compress), later=later)
         else:
             self._wait_behind((message, compress), size_of(message))
 
-    def put_frames(self, frames: list[bytes], *, later: bool = False) -> None:
-        """Queue one message that is encoded already, as a broadcast's is; else as `put`."""
-        if self._behind is not None:
+    def put_shared(self, frames: list[bytes], *, later: bool = False) -> None:
+        """Queue a message that is encoded for many already; else as `put`."""
+        if self._behind is None:
+            # Not before they go: what is compressed until then is in front of them.
+            self._machine.sent_shared(frames)
+            self._put_frames(frames, later=later)
+        else:
             self._wait_behind(frames, sum(map(len, frames)))
-            return
+
+    def _put_frames(self, frames: list[bytes], *, later: bool) -> None:
         self.messages_sent += 1
         if len(frames) == 1 and not later and self._nonblocking is not None and self.idle:
             self._write_now(frames[0])
@@ -193,7 +198,7 @@ class Outbox:
         self.messages_sent += 1
         for one in waiting:
             if isinstance(one, list):
-                self.put_frames(one, later=True)
+                self.put_shared(one, later=True)
             else:
                 self.put(one[0], compress=one[1], later=True)
 

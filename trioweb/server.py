@@ -74,7 +74,7 @@ class ServerOptions(TypedDict, total=False):
     timeouts: Timeouts
     #: Pings to silent peers. Default ``Heartbeat()``; None: none.
     heartbeat: Heartbeat | None
-    #: Compression for clients that offer it (RFC 7692). Default None: none.
+    #: Compression for clients that offer it (RFC 7692). Default ``Deflate()``; None: none.
     deflate: Deflate | None
     #: Signals that drain the server; a second one cancels the handlers. Default: none, so that
     #: an embedding application keeps its own handling.
@@ -344,7 +344,7 @@ async def _listening(
                 limits=options.get("limits", Limits()),
                 timeouts=options.get("timeouts", Timeouts()),
                 heartbeat=options.get("heartbeat", Heartbeat()),
-                deflate=options.get("deflate"),
+                deflate=options.get("deflate", Deflate()),
                 observers=options.get("observers", ()),
             ),
             listeners,

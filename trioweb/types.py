@@ -246,8 +246,9 @@ class Content:
 class Response:
     """A plain HTTP response: the answer to a request that does not become a WebSocket.
 
-    ``Content-Length``, ``Connection: close``, ``Date`` and, by `make`, ``Content-Type`` are added
-    when it is sent. Raises `ValueError` for a `Content` beside a body, or where there can be none.
+    ``Content-Length``, ``Connection: close`` and ``Date`` are added when it is sent; for text,
+    `Response.make` adds ``Content-Type``. Raises `ValueError` for a `Content` beside a body, or
+    with a status that has none.
     """
 
     status: int = 200

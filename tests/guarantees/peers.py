@@ -120,7 +120,8 @@ class Link(ABC):
     async def client(
         self, server: Server | str, **options: Any
     ) -> AsyncGenerator[trioweb.WebSocket]:
-        """Connect with trioweb to a server, or a URL."""
+        """Connect with trioweb to a server, or a URL; uncompressed, so that sizes are sizes."""
+        options.setdefault("deflate", None)
         url = server if isinstance(server, str) else server.url
         async with AsyncExitStack() as stack:
             with self.host("client"):

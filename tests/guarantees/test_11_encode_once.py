@@ -10,7 +10,7 @@ from trio.testing import MockClock
 
 import trioweb
 from tests.guarantees.peers import Link
-from trioweb.protocol.machine import Machine
+from trioweb.protocol.encoder import Encoder
 
 
 async def _stay(ws: trioweb.WebSocket) -> None:
@@ -21,19 +21,19 @@ async def _stay(ws: trioweb.WebSocket) -> None:
 async def test_one_encoding_for_all(
     clock: MockClock, link: Link, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoded: list[Machine] = []
-    original = Machine.message
+    encoded: list[Encoder] = []
+    original = Encoder._whole
 
-    def message(self: Machine, message: str | bytes, *, compress: bool) -> list[bytes]:
+    def whole(self: Encoder, first: int, data: bytes, packed: bytes | None) -> list[bytes]:
         encoded.append(self)
-        return original(self, message, compress=compress)
+        return original(self, first, data, packed)
 
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(link.server(_stay))
         clients = [await stack.enter_async_context(link.client(server)) for _ in range(20)]
         while len(server.connections) < 20:
             await trio.sleep(0.1)
-        monkeypatch.setattr(Machine, "message", message)
+        monkeypatch.setattr(Encoder, "_whole", whole)
         done = trioweb.broadcast(server.connections, "x" * size)
         assert done.written + done.queued == 20
         assert len(encoded) == 1

@@ -92,7 +92,7 @@ def answer(offers: Iterable[str], options: Deflate) -> tuple[Agreement, str] | N
 
     An offer with an unknown, repeated or malformed parameter is declined (RFC 7692, 7.1), and one
     whose client would not keep to the window that we have memory for. None: no compression.
-    Names are compared as they are, as every browser does: RFC 6455, 9.1, has no other rule.
+    Names are compared as they are, for RFC 6455, 9.1, has no other rule.
     """
     for offered in offers:
         name, _, text = offered.partition(";")
@@ -225,11 +225,6 @@ class Deflater:
         self._takes_over = agreement.takes_over(side)
         self._stream: zlib._Compress | None = None
 
-    @property
-    def threshold(self) -> int:
-        """Messages of fewer bytes are not worth it."""
-        return self.setting.threshold
-
     def pack(self, data: bytes, wish: bool | None = None) -> bytes | None:
         """Return the payload of a compressed message, which must be sent, in this order.
 
@@ -239,13 +234,9 @@ class Deflater:
             return None
         packed = self.compress(data)
         if wish is None and len(packed) >= len(data):
-            pass  # nothing may refer to what the other end did not get
+            self.release()  # nothing may refer to what the other end did not get
             return None
         return packed
-
-    def decide(self, size: int, wish: bool | None) -> bool:
-        """Whether a message of so many bytes is to be compressed; None has no wish."""
-        return self.setting.wants(size, wish)
 
     def compress(self, data: bytes, *, last: bool = True) -> bytes:
         """Return the payload of a compressed message (RFC 7692, 7.2.1), or a piece of it.

@@ -12,9 +12,9 @@ import struct
 from collections.abc import Callable
 
 from ..types import Close, CloseCode, Message, Side
-from .deflate import Deflater
+from .deflate import Deflater, Setting
 
-__all__ = ["Encoder", "Opcode", "Pieces", "mask"]
+__all__ = ["Encoder", "Opcode", "Pieces", "Shared", "mask"]
 
 
 class Opcode(enum.IntEnum):
@@ -58,24 +58,32 @@ class Encoder:
 
     def message(self, message: Message, compress: bool | None = None) -> list[bytes]:
         """Encode a message; ``compress`` None leaves that to its size."""
-        if isinstance(message, str):
-            first, data = _TEXT, message.encode()
-        else:
-            first, data = _BINARY, message
-        if self._deflater is not None:
-            packed = self._deflater.pack(data, compress)
-            if packed is not None:
-                first |= RSV1
-                data = packed
-        if len(data) <= self.fragment:
-            return [self._frame(first, data)]
-        return self._cut(first & ~FIN, data, last=True)
+        first, data = _payload(message)
+        packed = None if self._deflater is None else self._deflater.pack(data, compress)
+        return self._whole(first, data, packed)
+
+    def shared(self, message: Shared) -> list[bytes]:
+        """Encode a message for many, or return what others with the same setting are sent.
+
+        A client's frames are masked each anew (RFC 6455, 5.3), and so are never shared.
+        """
+        packed = None if self._deflater is None else message.packed(self._deflater.setting)
+        if self._mask:
+            return self._whole(message.first, message.data, packed)
+        key = self.fragment, packed
+        frames = message.frames.get(key)
+        if frames is None:
+            frames = message.frames[key] = self._whole(message.first, message.data, packed)
+        return frames
+
+    def sent_shared(self, frames: list[bytes]) -> None:
+        """Hear that these frames go now: the window at the other end is no longer ours."""
+        if self._deflater is not None and frames[0][0] & RSV1:
+            self._deflater.release()
 
     def pieces(self, *, text: bool, compress: bool | None = None) -> Pieces:
         """Begin a message whose length nobody knows yet; no other may begin before its end."""
-        deflater = self._deflater
-        if deflater is not None and not deflater.decide(deflater.threshold, compress):
-            deflater = None
+        deflater = None if compress is False else self._deflater
         return Pieces(self._cut, Opcode.TEXT if text else Opcode.BINARY, deflater)
 
     def release(self) -> None:
@@ -93,6 +101,13 @@ class Encoder:
             return self._frame(FIN | Opcode.CLOSE, b"")
         payload = close.code.to_bytes(2, "big") + close.reason.encode()
         return self._frame(FIN | Opcode.CLOSE, payload)
+
+    def _whole(self, first: int, data: bytes, packed: bytes | None) -> list[bytes]:
+        if packed is not None:
+            first, data = first | RSV1, packed
+        if len(data) <= self.fragment:
+            return [self._frame(first, data)]
+        return self._cut(first & ~FIN, data, last=True)
 
     def _cut(self, first: int, data: bytes, *, last: bool) -> list[bytes]:
         """Encode data as frames, the first of which begins with the byte ``first``."""
@@ -137,6 +152,35 @@ class Pieces:
             data = self._deflater.compress(data, last=last)
         first, self._first = self._first, Opcode.CONTINUATION
         return self._cut(first, data, last=last)
+
+
+class Shared:
+    """One message for many connections, encoded once for each of their settings.
+
+    It is compressed without regard to what a connection was sent before, whose own compressor has
+    to begin anew behind it: `Encoder.sent_shared` sees to that. Raises `UnicodeEncodeError`.
+    """
+
+    __slots__ = ("_compress", "_packed", "data", "first", "frames")
+
+    def __init__(self, message: Message, compress: bool | None = None) -> None:
+        self.first, self.data = _payload(message)
+        self._compress = compress
+        self._packed: dict[Setting, bytes | None] = {}
+        #: What is encoded so far, by the length of fragments and the compressed payload.
+        self.frames: dict[tuple[int, bytes | None], list[bytes]] = {}
+
+    def packed(self, setting: Setting) -> bytes | None:
+        """Return the compressed payload; None: the message had better go as it is."""
+        try:
+            return self._packed[setting]
+        except KeyError:
+            packed = self._packed[setting] = setting.pack(self.data, self._compress)
+            return packed
+
+
+def _payload(message: Message) -> tuple[int, bytes]:
+    return (_TEXT, message.encode()) if isinstance(message, str) else (_BINARY, message)
 
 
 def mask(data: bytes, key: bytes) -> bytes:

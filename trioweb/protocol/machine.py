@@ -18,7 +18,7 @@ from ..errors import ProtocolError
 from ..types import Close, CloseCode, Message, Side, State
 from .assembler import Piece
 from .deflate import Agreement, Deflater, Inflater
-from .encoder import Encoder, Opcode, Pieces
+from .encoder import Encoder, Opcode, Pieces, Shared
 from .framer import Framer, Pause
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "Piece",
     "Ping",
     "Pong",
+    "Shared",
     "check_close",
     "fit_reason",
 ]
@@ -236,6 +237,14 @@ class Machine:
     def message(self, message: Message, *, compress: bool | None = None) -> list[bytes]:
         """Encode a message, as fragments if it is long. Only while `may_send`."""
         return self._encoder.message(message, compress)
+
+    def shared(self, message: Shared) -> list[bytes]:
+        """Return a message's frames, which connections with the same setting share."""
+        return self._encoder.shared(message)
+
+    def sent_shared(self, frames: list[bytes]) -> None:
+        """Hear that frames of `shared` go now, in front of what is encoded after this."""
+        self._encoder.sent_shared(frames)
 
     def pieces(self, *, text: bool, compress: bool | None = None) -> Pieces:
         """Begin a message in pieces; no other message may be encoded before its end."""
