@@ -163,6 +163,7 @@ class Lifecycle:
             else:
                 self.cut(Close(CloseCode.GOING_AWAY))
         finally:
+            self.reading.discard()
             await self._own.__aexit__(None, None, None)
 
     def start(self, task: str) -> None:

@@ -97,6 +97,9 @@ async def _enter(
     if options.proxies is not None and options.proxies.proxy_protocol:
         source = await read_proxy_header(stream, options.proxies)
     if options.ssl_context is not None:
+        if isinstance(stream, trio.SocketStream):
+            # TLS takes 37 KiB before its first byte: not for those who say nothing at all.
+            await trio.lowlevel.wait_readable(stream.socket)
         stream = trio.SSLStream(stream, options.ssl_context, server_side=True)
     if (tls := as_tls(stream)) is not None:
         await tls.do_handshake()
@@ -169,7 +172,9 @@ class _Exchange:
             while (read := self._exchange.next_request()) is None:
                 self._exchange.feed(await self._transport.read(self._options.limits.read))
             request = self._as_made(read)
+            await trio.lowlevel.checkpoint_if_cancelled()  # not both too late and answered
         except BadRequest as bad:
+            await trio.lowlevel.checkpoint_if_cancelled()
             await self._answer(bad.request, bad.response, self._encode(bad.response))
             return None
         # The request is here in time. Now the user's functions, and then the answer, have theirs.

@@ -125,6 +125,10 @@ class Assembler:
         self._parts = None
         return message
 
+    def drop(self) -> None:
+        """Forget the message under way."""
+        self._parts = None
+
     def _pass_on(self, payload: Message, *, last: bool) -> Message | Piece | None:
         if self._parts is not None:  # it began before anybody asked for a stream
             self._parts.write(payload)  # type: ignore[arg-type]  # the framer keeps the kind

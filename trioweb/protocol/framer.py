@@ -204,6 +204,15 @@ class Framer:
             self._plain_starts = _PLAIN
             self._slice = _SLICE
 
+    def drop(self) -> None:
+        """Forget what has come and take no more: the connection's remains may stay for a while."""
+        self._over = True
+        self._data = None
+        self._backlog = b""
+        self._hooks.undecoded = 0
+        self._assembler.drop()
+        self._proto = FrameProtocol(not self._masked, [])
+
     def next(self) -> Message | Piece | ControlFrame | Pause | None:
         """Decode up to the next whole message or control frame; None when more is needed.
 

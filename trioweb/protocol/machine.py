@@ -268,3 +268,5 @@ class Machine:
 
     def _move(self, happening: _Happening) -> None:
         self._phase = TABLE[self._phase, happening]
+        if self._phase not in _READS:
+            self._framer.drop()

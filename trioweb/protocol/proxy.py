@@ -83,6 +83,8 @@ class ProxyReader:
         if self._data.endswith(b"\r\n"):
             self.source = _parse_v1(bytes(self._data[:-2]))
             self.needs = 0
+        elif b"\r\n" in self._data:  # the first read asked for more than the line was
+            raise ProxyHeaderError("the PROXY line is malformed")
         elif size >= _V1_MOST:
             raise ProxyHeaderError("the PROXY line is too long")
         elif size < _V1_LEAST:
