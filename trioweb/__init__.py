@@ -36,6 +36,7 @@ from .listening import open_listeners, open_unix_listener
 from .pages import Site
 from .routing import Router
 from .server import Server, ServerOptions, open_server, serve
+from .streaming import MessageReader, MessageWriter
 from .types import Close, CloseCode, Content, Headers, Message, Request, Response, Side, State
 
 __version__ = "0.1.0"
@@ -60,6 +61,8 @@ __all__ = [
     "Heartbeat",
     "Limits",
     "Message",
+    "MessageReader",
+    "MessageWriter",
     "Overflow",
     "ProtocolError",
     "Proxy",

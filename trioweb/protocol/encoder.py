@@ -59,7 +59,11 @@ class Encoder:
     def message(self, message: Message, compress: bool | None = None) -> list[bytes]:
         """Encode a message; ``compress`` None leaves that to its size."""
         first, data = _payload(message)
-        packed = None if self._deflater is None else self._deflater.pack(data, compress)
+        packed = None
+        if self._deflater is not None:
+            packed = self._deflater.pack(data, compress)
+        elif len(data) <= self.fragment:
+            return [self._frame(first, data)]
         return self._whole(first, data, packed)
 
     def shared(self, message: Shared) -> list[bytes]:
