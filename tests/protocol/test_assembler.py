@@ -10,19 +10,21 @@ from hypothesis import strategies as st
 
 from trioweb.config import Limits
 from trioweb.errors import ProtocolError
-from trioweb.protocol.assembler import Assembler
+from trioweb.protocol.assembler import Assembler, Piece
 from trioweb.types import Message
 
 
 def assembled(assembler: Assembler, *fragments: Message) -> Message | None:
     """Pass one message through, as a framer does that gets each frame in one piece."""
-    message = None
+    message: Message | None = None
     for at, fragment in enumerate(fragments):
         size = len(fragment.encode() if isinstance(fragment, str) else fragment)
         fin = at == len(fragments) - 1
         assembler.check(size, continues=at > 0)
         assembler.finished_frame(fin=fin)
-        message = assembler.add(fragment, last=fin)
+        one = assembler.add(fragment, last=fin)
+        assert not isinstance(one, Piece)
+        message = one
         assert (message is None) is not fin
     return message
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import math
 
 import trio
 
@@ -23,6 +25,7 @@ from trioweb import (
     ConnectionClosedByUs,
     ConnectionEnded,
     EndOfChannel,
+    MessageReader,
     Overflow,
     WebSocket,
     broadcast,
@@ -60,6 +63,9 @@ class Actor:
         self._incoming = incoming
         self._verdict: Verdict = outgoing.verdict
         self._ended = trio.Event()
+        #: The message that it receives in pieces, and those that have come.
+        self._reader: MessageReader | None = None
+        self._pieces: list[Message] = []
         #: Whether the peer has closed cleanly, so that nothing may be missing.
         self.heard_all = False
 
@@ -102,6 +108,9 @@ class Actor:
 
     async def _send(self, action: Send) -> None:
         message = self._outgoing.make(action.size, text=action.text)
+        if action.how is How.STREAM:
+            await self._send_stream(message)
+            return
         if action.how is How.SEND:
             taken = await self._maybe_cancelled(action.cancel_at, self.ws.send, message)
         elif action.how is How.NOWAIT:
@@ -118,6 +127,16 @@ class Actor:
         if action.how is not How.SEND:
             await trio.lowlevel.checkpoint()
 
+    async def _send_stream(self, message: Message) -> None:
+        third = len(message) // 3 + 1
+        async with self.ws.send_stream(text=isinstance(message, str)) as stream:
+            for at in range(0, len(message), third):
+                await stream.send(message[at : at + third])
+                if at == 0:  # its place is here, whatever is sent before its end
+                    self._outgoing.took(message)
+                    self._outgoing.unfinished += 1
+        self._outgoing.unfinished -= 1
+
     async def _maybe_cancelled(self, step: int | None, call, *args) -> bool:
         """Call, cancelled at a step or not; return whether it was done."""
         if step is None:
@@ -132,11 +151,11 @@ class Actor:
             for taking in self.part.takings:
                 await self._take(taking)
             while True:
-                self._got(await self.ws.receive())
+                await self._receive_one(stream=False)
         except ConnectionEnded as error:
             self._check_end(error)
             clean = error.close.by_peer and error.close.code in CLEAN
-            if clean and not isinstance(error, ConnectionClosedByUs):
+            if clean and self._reader is None and not isinstance(error, ConnectionClosedByUs):
                 self._verdict.expect(
                     isinstance(error, EndOfChannel), "a clean end is EndOfChannel", repr(error)
                 )
@@ -146,14 +165,28 @@ class Actor:
     async def _take(self, taking: Taking) -> None:
         if taking.pause:
             await trio.sleep(taking.pause)
-        if taking.nowait:
+        if taking.nowait and self._reader is None:
             with contextlib.suppress(trio.WouldBlock):
                 self._got(self.ws.receive_nowait())
             return
-        await self._maybe_cancelled(taking.cancel_at, self._receive_one)
+        receive = functools.partial(self._receive_one, stream=taking.stream)
+        await self._maybe_cancelled(taking.cancel_at, receive)
 
-    async def _receive_one(self) -> None:
-        self._got(await self.ws.receive())
+    async def _receive_one(self, *, stream: bool) -> None:
+        """Receive a message, be it the rest of one that was begun before a cancellation."""
+        if self._reader is None:
+            if not stream:
+                self._got(await self.ws.receive())
+                return
+            self._reader = await self.ws.receive_stream(limit=math.inf)
+        async for piece in self._reader:
+            self._pieces.append(piece)
+        text = "".join(piece for piece in self._pieces if isinstance(piece, str))
+        data = b"".join(piece for piece in self._pieces if isinstance(piece, bytes))
+        message: Message = text if self._reader.text else data
+        self._reader = None
+        self._pieces.clear()
+        self._got(message)
 
     def _got(self, message: Message) -> None:
         self._incoming.take(message)
@@ -184,6 +217,9 @@ class Actor:
         control = (limits.outbox_control + 2) * (125 + HEADER)
         bytes_bound = limits.outbox_bytes + largest + frames * HEADER + control
         frames_bound = limits.outbox_frames + frames + limits.outbox_control + 2
+        if self.part.streams:  # what waits behind a message in pieces has the same bound again
+            bytes_bound += limits.outbox_bytes + largest + frames * HEADER
+            frames_bound += limits.outbox_frames + frames
         # Counted from outside, too: what was sent less what the transport has.
         queued = 0
         if self.ws.closed is None and self._program.deflate is None:

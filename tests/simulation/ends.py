@@ -26,6 +26,8 @@ class End:
         """Return the codes and reasons with which this end may close."""
         part = self.part
         usual = {(1000, ""), (1001, ""), (1011, "ping timeout")}
+        if part.streams:
+            usual.add((1011, "a message was abandoned"))
         match part.ending:
             case Ending.ACLOSE | Ending.ACLOSE_CANCELLED:
                 return usual | {(part.code, "simulated")}

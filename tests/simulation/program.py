@@ -27,6 +27,7 @@ class How(enum.Enum):
     SEND = "send"
     NOWAIT = "send_nowait"
     BROADCAST = "broadcast"
+    STREAM = "send_stream"
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,12 @@ Action: TypeAlias = Send | Sleep | Ping | WaitWritten
 
 @dataclass(frozen=True)
 class Taking:
-    """One receive: after a pause, cancelled at a step or not, or without waiting."""
+    """One receive: after a pause, cancelled at a step or not, without waiting, or in pieces."""
 
     pause: float = 0
     cancel_at: int | None = None
     nowait: bool = False
+    stream: bool = False
 
 
 class Ending(enum.Enum):
@@ -89,6 +91,11 @@ class Part:
     #: For endings that cancel: the seconds, or the step, at which.
     cancel_after: float
     cancel_at: int
+
+    @property
+    def streams(self) -> bool:
+        """Whether it sends messages in pieces, and so may leave in the midst of one."""
+        return any(isinstance(one, Send) and one.how is How.STREAM for one in self.actions)
 
     @property
     def always_listens(self) -> bool:
@@ -224,7 +231,7 @@ def _send(chance: random.Random, sizes: Sequence[int]) -> Action:
     return Send(
         chance.choice(sizes),
         text=chance.random() < 0.5,
-        how=chance.choices(list(How), [6, 1, 1])[0],
+        how=chance.choices(list(How), [6, 1, 1, 1])[0],
         cancel_at=_sometimes(chance),
     )
 
@@ -241,7 +248,8 @@ def _other(chance: random.Random, horizon: float) -> Action:
 
 def _taking(chance: random.Random, horizon: float) -> Taking:
     pause = chance.choice([0, 0, chance.uniform(0, horizon / 5)])
-    return Taking(pause, _sometimes(chance), nowait=chance.random() < 0.2)
+    nowait, stream = chance.random() < 0.2, chance.random() < 0.2
+    return Taking(pause, _sometimes(chance), nowait=nowait, stream=stream)
 
 
 def _sometimes(chance: random.Random) -> int | None:
