@@ -33,6 +33,7 @@ class Limits:
     inbox_messages: int = 1024
     #: The outbox mark: `send` waits while so many bytes, or frames, are queued, so the queue
     #: never holds more than the mark and one message. 64 KiB keeps a link busy for a round trip.
+    #: What waits for the end of a message in pieces may hold as much again.
     outbox_bytes: int = 2**16
     outbox_frames: int = 1024
     #: Pongs and pings not yet written; at the mark we stop reading. Nobody honest comes near.
