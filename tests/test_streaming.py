@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import random
 import tracemalloc
+import zlib
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import pytest
 import trio
@@ -11,6 +14,7 @@ from trio.testing import MockClock
 
 import trioweb
 from tests.helpers import (
+    BINARY,
     CONTINUATION,
     PING,
     PONG,
@@ -25,8 +29,9 @@ from tests.helpers import (
     virtual_clock,
 )
 from trioweb import Deflate, Limits
-from trioweb.protocol.assembler import Piece
+from trioweb.protocol.deflate import Agreement
 from trioweb.protocol.framer import Framer
+from trioweb.protocol.machine import Compression, Failed, Machine, Pause, Piece
 from trioweb.streaming import MessageReader
 from trioweb.testing import open_pair
 from trioweb.types import Side
@@ -244,6 +249,109 @@ async def test_empty_fragments_are_no_pieces_and_bring_nothing_to_a_stop(clock: 
         assert [piece async for piece in await ws.receive_stream()] == ["a", "b"]
 
 
+@pytest.mark.parametrize("compression", [None, (Deflate(), Agreement())])
+def test_a_lower_limit_is_for_the_messages_to_come(compression: Compression | None):
+    machine, pack = (
+        Machine(Side.SERVER, Limits(), compression=compression),
+        zlib.compressobj(wbits=-15),
+    )
+    machine.upgraded()
+
+    def part(size: int, *, fin: bool, first: bool = False) -> bytes:
+        data, opcode = bytes(size), BINARY if first else CONTINUATION
+        if compression is None:
+            return frame(opcode, data, fin=fin)
+        data = pack.compress(data) + pack.flush(zlib.Z_SYNC_FLUSH)
+        return frame(opcode, data[:-4] if fin else data, fin=fin, rsv=4 if first else 0)
+
+    def taken() -> int:
+        size = 0
+        while (event := machine.next_event()) is not None:
+            if isinstance(event, Failed):
+                return event.close.code
+            size += len(event) if isinstance(event, (bytes, Piece)) else 0
+        return size
+
+    machine.stream(math.inf)
+    machine.feed(part(3_000_000, fin=False, first=True))
+    assert taken() == 3_000_000
+    machine.stream(2**20)
+    machine.feed(part(2_000_000, fin=True))
+    assert taken() == 2_000_000
+    machine.feed(part(2**20 + 1, fin=True, first=True))
+    assert taken() == 1009
+
+
+def test_a_limit_below_that_of_messages_holds_however_the_bytes_are_cut():
+    for cut in (1, 100):
+        machine = Machine(Side.SERVER, Limits())
+        machine.upgraded()
+        machine.stream(100)
+        data = frame(BINARY, bytes(100)) + frame(BINARY, bytes(101))
+        machine.feed(data[:-cut])
+        assert machine.next_event() == bytes(100)
+        machine.feed(data[-cut:])
+        event = machine.next_event()
+        assert isinstance(event, Failed)
+        assert event.close.code == 1009
+
+
+@pytest.mark.parametrize("limit", [0, -1, math.nan])
+async def test_a_limit_is_a_positive_number(limit: float):
+    async with open_pair() as (_, server, _):
+        with pytest.raises(ValueError, match="must be positive"):
+            await server.receive_stream(limit=limit)
+
+
+def test_what_came_before_anybody_asked_for_a_stream_inflates_in_small_pieces_too():
+    machine = Machine(Side.SERVER, Limits(), compression=(Deflate(), Agreement()))
+    machine.upgraded()
+    pack = zlib.compressobj(9, wbits=-15)
+    bomb = pack.compress(bytes(30_000_000)) + pack.flush(zlib.Z_SYNC_FLUSH)
+    data = frame(TEXT, "hello") + frame(BINARY, bomb[:-4], rsv=4)
+    machine.feed(data[:4])
+    assert machine.next_event() is None
+    machine.feed(data[4:])
+    assert machine.next_event() == "hello"
+    machine.stream(math.inf)
+    sizes: list[int] = []
+    while isinstance(event := machine.next_event(), Piece):
+        sizes.append(len(event))
+    assert sum(sizes) == 30_000_000
+    assert max(sizes) < 1.1 * 2**20
+
+
+def test_empty_frames_of_a_compressed_stream_give_others_a_turn():
+    machine = Machine(Side.SERVER, Limits(), compression=(Deflate(), Agreement()))
+    machine.upgraded()
+    machine.stream(math.inf)
+    empty = frame(CONTINUATION, b"\0\0\0\xff\xff", fin=False)
+    machine.feed(frame(BINARY, b"\0\0\0\xff\xff", fin=False, rsv=4) + empty * 3000)
+    pauses = 0
+    while (event := machine.next_event()) is not None:
+        assert event == Pause()
+        pauses += 1
+    assert pauses > 10
+
+
+def test_what_is_over_holds_no_window():
+    tracemalloc.start()
+    try:
+        machine = Machine(Side.SERVER, Limits(), compression=(Deflate(), Agreement()))
+        machine.upgraded()
+        data = random.Random(0).randbytes(100_000)
+        pack = zlib.compressobj(wbits=-15)
+        packed = pack.compress(data) + pack.flush(zlib.Z_SYNC_FLUSH)
+        machine.feed(frame(BINARY, packed[:-4], rsv=4) + frame(BINARY, packed, fin=False))
+        while (event := machine.next_event()) != data:
+            assert event == Pause()
+        before = tracemalloc.get_traced_memory()[0]
+        machine.lost()
+        assert tracemalloc.get_traced_memory()[0] < before - 100_000
+    finally:
+        tracemalloc.stop()
+
+
 # --- sending ---------------------------------------------------------------------------------
 
 
@@ -364,6 +472,65 @@ async def test_one_message_in_pieces_follows_the_other(clock: MockClock):
             assert {await server.receive(), await server.receive()} == {"aaa", "bbb"}
 
 
+async def test_who_waits_for_the_end_of_another_stream_hears_of_the_end(clock: MockClock):
+    async with open_pair() as (client, server, _):
+
+        async def wait() -> None:
+            with pytest.raises(trioweb.ConnectionBroken):
+                async with client.send_stream(text=True):
+                    raise AssertionError("not its turn")
+
+        async with trio.open_nursery() as nursery:
+            with pytest.raises(trioweb.ConnectionBroken):
+                await cut_short(client, server, nursery, wait)
+
+
+async def test_a_stream_that_another_task_leaves_ends_its_connection(clock: MockClock):
+    async def produce(ws: trioweb.WebSocket) -> AsyncGenerator[None]:
+        async with ws.send_stream(text=True) as message:
+            await message.send("half")
+            yield
+
+    async with open_pair() as (client, _, _):
+        generator = produce(client)
+        await anext(generator)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(generator.aclose)
+        assert client.closed is not None
+        assert client.closed.code == 1011
+
+
+async def test_what_is_written_can_be_waited_for_in_the_midst_of_a_message(clock: MockClock):
+    async with open_pair() as (client, server, _):
+        async with client.send_stream(text=True) as message:
+            await message.send("a")
+            with trio.fail_after(1):
+                await client.wait_written()
+            assert trioweb.broadcast([client], "behind") == trioweb.Delivery(queued=1)
+            with trio.move_on_after(1) as scope:
+                await client.wait_written()
+            assert scope.cancelled_caught
+        assert [await server.receive(), await server.receive()] == ["a", "behind"]
+
+
+async def test_small_compressed_pieces_reach_the_limit_and_no_less():
+    options = {"limits": SMALL, "deflate": Deflate()}
+    async with open_pair(client=options, server=options) as (client, server, _):  # type: ignore[arg-type]  # a plain dict
+        async with client.send_stream(text=True) as message:
+            for number in range(250):
+                await message.send(f"{number:04}")
+        assert len(await server.receive()) == 1000
+
+
+async def test_a_message_that_has_ended_takes_no_more():
+    async with open_pair() as (client, _, _):
+        async with client.send_stream(text=True) as message:
+            await message.send("a")
+        with pytest.raises(trio.ClosedResourceError):
+            await message.send("b")
+        await message.aclose()
+
+
 async def test_half_a_message_ends_the_connection_and_the_exception_comes_out_bare():
     async def fail(ws: trioweb.WebSocket) -> None:
         async with ws.send_stream(text=True) as message:
@@ -402,17 +569,9 @@ async def test_what_was_not_sent_is_not_kept_silent():
             for piece in pieces:
                 await message.send(piece)
 
-    async def cut_short(ws: trioweb.WebSocket, other: trioweb.WebSocket) -> None:
-        async with ws.send_stream(text=True) as message:
-            await message.send("half")
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(other.aclose, 4000)
-                with pytest.raises(trioweb.ConnectionBroken):
-                    await ws.receive()
-
-    async with open_pair() as (client, server, _):
+    async with open_pair() as (client, server, _), trio.open_nursery() as nursery:
         with pytest.raises(trioweb.ConnectionBroken) as caught:
-            await cut_short(client, server)
+            await cut_short(client, server, nursery)
         assert caught.value.code == 4000
         for pieces in ((), ("whole",)):
             with pytest.raises(trioweb.ConnectionBroken):
@@ -430,6 +589,22 @@ async def test_our_own_close_in_the_midst_of_a_message_is_told_as_ours():
         nursery.start_soon(ends_cleanly, server)
         with pytest.raises(trioweb.ConnectionClosedByUs):
             await close_midway(client)
+
+
+async def cut_short(
+    ws: trioweb.WebSocket,
+    other: trioweb.WebSocket,
+    nursery: trio.Nursery,
+    meanwhile: Callable[[], Awaitable[None]] | None = None,
+) -> None:
+    """Be in the midst of a message when the other end closes."""
+    async with ws.send_stream(text=True) as message:
+        await message.send("half")
+        if meanwhile is not None:
+            nursery.start_soon(meanwhile)
+        nursery.start_soon(other.aclose, 4000)
+        with pytest.raises(trioweb.ConnectionBroken):
+            await ws.receive()
 
 
 async def ends_cleanly(ws: trioweb.WebSocket) -> None:

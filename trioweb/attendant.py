@@ -43,5 +43,11 @@ class Attendant:
             if not self._listed:
                 await self._lot.park()
             await trio.sleep(LOOK)
-            listed, self._listed = self._listed, []
-            self._listed += [connection for connection in listed if connection.look()]
+            self._listed = self._still_listed()
+
+    def _still_listed(self) -> list[Attended]:
+        # In a method of its own, whose variables are gone when the task is parked: they would
+        # keep connections alive that are over. A look may put others on the list.
+        listed, self._listed = self._listed, []
+        left = [connection for connection in listed if connection.look()]
+        return self._listed + left

@@ -62,7 +62,7 @@ def broadcast(
         outbox.put_shared(life.machine.shared(shared))
         if life.ended():
             closed += 1
-        elif outbox.idle:
+        elif outbox.idle and not outbox.frames:
             written += 1
         else:
             queued += 1

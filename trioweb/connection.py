@@ -189,8 +189,11 @@ class WebSocket(trio.abc.Channel[Message]):
         Memory stays the same however long the message is. ``limit`` is the most bytes that it
         may have, 1009 above that; None means `Limits.max_message`, ``math.inf`` no limit. It stands
         from this call on, for `Limits.max_fragments` too: call before the message is due. `receive`
-        keeps to `Limits.max_message`. Cancelling this loses nothing; raises as `receive` does.
+        keeps to `Limits.max_message`. Cancelling this loses nothing; raises as `receive` does, and
+        `ValueError` for a limit that is none.
         """
+        if limit is not None and not limit > 0:  # refuses NaN too
+            raise ValueError(f"limit must be positive, not {limit!r}")
         self._life.machine.stream(self._life.limits.max_message if limit is None else limit)
         reader: MessageReader | None = None
         while reader is None:

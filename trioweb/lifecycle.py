@@ -164,18 +164,28 @@ class Lifecycle:
                 self.cut(Close(CloseCode.GOING_AWAY))
         finally:
             self.reading.discard()
+            self.connection = None  # what it holds goes with it, not with the next collection
             await self._own.__aexit__(None, None, None)
 
     def start(self, task: str) -> None:
         """Start a background task, named for the connection."""
         assert self._nursery is not None
         run = {
-            "reader": self.reading.run,
+            "reader": self._read,
             "writer": self.outbox.run,
             "heartbeat": self._beat,
             "closer": self._go_down,
         }[task]
         self._nursery.start_soon(run, name=f"websocket {self.id} {task}")
+
+    async def _read(self) -> None:
+        try:
+            await self.reading.run()
+        except Exception:
+            if self.side is Side.CLIENT:
+                raise  # bare, out of the block that connected
+            logger.exception("%s: reading failed", self.id)  # nobody else may suffer
+            self.cut(Close(CloseCode.INTERNAL_ERROR, "internal error"))
 
     async def _beat(self) -> None:
         assert self._heartbeat is not None

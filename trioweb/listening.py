@@ -51,21 +51,24 @@ def open_unix_listener(
     Raises `OSError` if somebody listens there, or if the path is something else or not to be had.
     """
     sock = socket.socket(socket.AF_UNIX)
-    name = str(path)
+    file = Path(path).absolute()
+    bound = False
     try:
+        os.fchmod(sock.fileno(), mode)  # what it is made with, less the umask: never more
         try:
-            sock.bind(name)
+            sock.bind(str(path))
         except OSError as error:
-            if error.errno != errno.EADDRINUSE or not _is_stale(name):
+            if error.errno != errno.EADDRINUSE or not _is_stale(str(path)):
                 raise
-            Path(name).unlink(missing_ok=True)
-            sock.bind(name)
-        file = Path(name).absolute()
-        # Before `listen`, nobody can connect, and so nobody before the file has its mode.
+            file.unlink(missing_ok=True)
+            sock.bind(str(path))
+        bound = True
+        sock.listen(_BACKLOG)  # at once: a file without a listener looks stale to others
         file.chmod(mode)
-        sock.listen(_BACKLOG)
         return _UnixListener(sock, file)
     except BaseException:
+        if bound:
+            file.unlink(missing_ok=True)
         sock.close()
         raise
 

@@ -76,7 +76,7 @@ class Outbox:
         "dropped",
         "messages_sent",
         "size",
-        "stream_lock",
+        "streams",
     )
 
     def __init__(
@@ -106,8 +106,8 @@ class Outbox:
         #: What waits for the end of a message in pieces; None while there is none.
         self._behind: deque[_Waiting] | None = None
         self._behind_size = 0
-        #: Held by whoever sends a message in pieces.
-        self.stream_lock = trio.StrictFIFOLock()
+        #: Who sends a message in pieces, and behind them those who want to, in line.
+        self.streams: list[object] = []
         self.dead = False
         self.size = 0
         self.bytes_sent = 0
@@ -169,8 +169,6 @@ class Outbox:
         self.size += sum(map(len, frames))
         self._schedule(now=not later)
 
-    # --- a message in pieces ------------------------------------------------------------------
-
     def begin_pieces(self) -> None:
         """Let every other message wait behind the one that now leaves in pieces."""
         self._behind = deque()
@@ -202,6 +200,11 @@ class Outbox:
             else:
                 self.put(one[0], compress=one[1], later=True)
 
+    async def wait_stream(self, who: object) -> None:
+        """Wait for the first place in the line of those with messages in pieces, or the end."""
+        while self.streams[0] is not who and not self._owner.ended():
+            await self._changed.park()
+
     def _wait_behind(self, message: _Waiting, size: int) -> None:
         assert self._behind is not None
         self._behind.append(message)
@@ -215,8 +218,6 @@ class Outbox:
             self.size -= self._behind_size
             self._behind_size = 0
             self._behind = None
-
-    # --- control frames -----------------------------------------------------------------------
 
     def control(self, event: Ping | Pong, *, now: bool = False) -> None:
         """Queue a ping or pong in front of the data; drop it when nothing may be sent."""
@@ -294,7 +295,7 @@ class Outbox:
     async def wait_written(self) -> None:
         """Wait until the transport has taken everything queued, or the outbox is dead."""
         self.flush()
-        while not (self.idle and self._behind is None) and not self.dead:
+        while not (self.idle and not self._behind) and not self.dead:
             await self._changed.park()
 
     def retire_writer(self) -> None:

@@ -213,6 +213,9 @@ def _unless_missing() -> Generator[None]:
 
 
 def _open(path: Path) -> io.FileIO:
+    # Opening a pipe or a device is felt at its other end.
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise FileNotFoundError(errno.ENOENT, "not a regular file")
     # The path is resolved: a link in its place came later. A pipe must not make us wait.
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     return io.FileIO(os.open(path, flags))

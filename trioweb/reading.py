@@ -216,10 +216,13 @@ class Reading:
             if event is None:
                 self._undecoded = False
             elif isinstance(event, (str, bytes, Piece)):
-                data, last = event if isinstance(event, Piece) else (event, True)
+                data, last = (event.data, event.last) if isinstance(event, Piece) else (event, True)
                 self.messages_received += last
-                self.discarded += last and ended
                 if ended:
+                    self.discarded += last
+                    most_bytes -= len(data)
+                    if most_bytes <= 0:  # others have their turn
+                        break
                     continue
                 inbox.append(event)
                 # Real memory, so that many empty messages count, and wide characters.

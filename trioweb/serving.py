@@ -164,7 +164,8 @@ class _Exchange:
             upgraded = await self._run()
         finally:
             if upgraded is None:
-                await trio.aclose_forcefully(self._transport)
+                with trio.CancelScope(shield=True):  # else it would replace what is on its way
+                    await trio.aclose_forcefully(self._transport)
         return upgraded
 
     async def _run(self) -> Upgraded | None:
@@ -188,6 +189,13 @@ class _Exchange:
             logger.exception("%.300r from %s failed", request, self._name(request))
             decision = Response.make(500, "internal error\n")
             data = self._encode(decision)
+        except BaseExceptionGroup as group:
+            # It was cancelled, and something went wrong on its way out.
+            errors, others = group.split(Exception)
+            if errors is not None:
+                name = self._name(request)
+                logger.exception("%.300r from %s failed", request, name, exc_info=errors)
+            raise (others or group) from None
         if isinstance(decision, Response):
             await self._answer(request, decision, data)
             return None

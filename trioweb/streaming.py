@@ -159,11 +159,22 @@ class MessageWriter(trio.abc.SendChannel[Message]):
         self._text = text
         self._compress = compress
         self._pieces: Pieces | None = None
-        self._begun = False
+        self._entered = self._begun = False
 
     async def __aenter__(self) -> Self:
-        """Wait until no other message is being sent in pieces."""
-        await self._life.outbox.stream_lock.acquire()
+        """Wait until no other message is being sent in pieces; raises as `send` does."""
+        self._entered = True
+        outbox = self._life.outbox
+        outbox.streams.append(self)
+        try:
+            await trio.lowlevel.checkpoint()
+            await outbox.wait_stream(self)
+        except BaseException:
+            self._leave()
+            raise
+        if self._life.closed is not None:
+            self._leave()
+            raise self._life.send_error()
         self._pieces = self._life.machine.pieces(text=self._text, compress=self._compress)
         return self
 
@@ -175,6 +186,8 @@ class MessageWriter(trio.abc.SendChannel[Message]):
         """
         pieces = self._pieces
         if pieces is None:
+            if self._entered:
+                raise trio.ClosedResourceError("this message has come to its end")
             raise RuntimeError("use `async with ws.send_stream(...) as message`")
         if isinstance(value, str) is not self._text or not isinstance(value, (str, bytes)):  # pyright: ignore[reportUnnecessaryIsInstance]  # said here, not deep inside
             kind = "str" if self._text else "bytes"
@@ -187,6 +200,8 @@ class MessageWriter(trio.abc.SendChannel[Message]):
             raise self._life.send_error()
         if data:
             self._put(pieces, data, last=False)
+        if self._life.closed is not None:
+            raise self._life.send_error()
 
     async def aclose(self) -> None:
         """End the message; raises as `send` does."""
@@ -213,10 +228,10 @@ class MessageWriter(trio.abc.SendChannel[Message]):
                 await self.aclose()
         finally:
             if self._pieces is not None:
-                self._leave()
                 if self._begun and self._life.closed is None:
                     reason = "a message was abandoned"
                     self._life.refuse(Close(CloseCode.INTERNAL_ERROR, reason))
+                self._leave()
 
     def _put(self, pieces: Pieces, data: bytes, *, last: bool) -> None:
         if not self._begun and not last:
@@ -226,4 +241,5 @@ class MessageWriter(trio.abc.SendChannel[Message]):
 
     def _leave(self) -> None:
         self._pieces = None
-        self._life.outbox.stream_lock.release()
+        self._life.outbox.streams.remove(self)
+        self._life.outbox.wake()

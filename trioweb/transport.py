@@ -249,8 +249,12 @@ class StreamTransport(Transport):
         if not isinstance(stream, trio.abc.HalfCloseableStream):
             await trio.lowlevel.checkpoint()
             return False
-        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        try:
             await stream.send_eof()
+        except trio.BusyResourceError:  # TLS has something to say of its own
+            return False
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
         return True
 
     async def linger(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from ..config import Limits
 from ..errors import ProtocolError
@@ -13,15 +13,21 @@ from ..types import CloseCode, Message
 __all__ = ["Assembler", "Piece", "size_of"]
 
 
-#: What zlib makes of random bytes at its smallest memory level, and some more.
+#: What zlib makes of random bytes at its smallest memory level, and some more; and what the end
+#: of a flushed piece takes, with some more too, for each may be a frame.
 _GROWTH = 17 / 16
+_FLUSH = 64
 
 
-class Piece(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Piece:
     """A part of a message that is received as a stream; ``last`` ends the message."""
 
     data: Message
     last: bool
+
+    def __len__(self) -> int:
+        return len(self.data)
 
 
 def size_of(data: Message) -> int:
@@ -38,21 +44,27 @@ class Assembler:
     """
 
     __slots__ = (
+        "_begun",
         "_fragments",
+        "_limit",
         "_max_fragments",
         "_next",
         "_parts",
         "_size",
         "_streams",
         "_under_way",
-        "_whole",
         "max_size",
+        "whole",
     )
 
     def __init__(self, limits: Limits) -> None:
-        #: The largest message that is put together, and that is taken at all.
-        self._whole = limits.max_message
+        #: The largest message that is put together.
+        self.whole = limits.max_message
+        #: The largest one that is taken at all: this one, and those after it.
         self.max_size: float = limits.max_message
+        self._limit: float = limits.max_message
+        #: A header of a message has come, and not the message's end.
+        self._begun = False
         self._max_fragments: float = limits.max_fragments
         self._streams = False
         self._size = 0
@@ -68,9 +80,13 @@ class Assembler:
         return self._fragments > 0
 
     def stream(self, limit: float) -> None:
-        """From now on pass messages on in pieces, and take them up to ``limit`` bytes."""
+        """From now on pass messages on in pieces, and take them up to ``limit`` bytes.
+
+        A message that has begun was allowed more, maybe: it keeps that.
+        """
         self._streams = True
-        self.max_size = limit
+        self._limit = limit
+        self.max_size = max(limit, self.max_size) if self._begun else limit
         # What bounds the pieces of a message in memory is not needed for those that are not.
         self._max_fragments = math.inf
 
@@ -87,7 +103,8 @@ class Assembler:
                 else "a continuation of no message",
             )
         limit = self.max_size
-        if self._size + payload_length > (limit * _GROWTH + 64 if compressed else limit):
+        most = limit * _GROWTH + _FLUSH * (self._fragments + 1) if compressed else limit
+        if self._size + payload_length > most:
             raise ProtocolError(
                 CloseCode.MESSAGE_TOO_BIG,
                 f"message of at least {self._size + payload_length} bytes, limit {limit}",
@@ -97,11 +114,14 @@ class Assembler:
                 CloseCode.MESSAGE_TOO_BIG, f"message of more than {self._max_fragments} fragments"
             )
         self._next = payload_length
+        self._begun = True
 
     def finished_frame(self, *, fin: bool) -> None:
         """Count the data frame last checked; ``fin`` if it is the last of its message."""
         if fin:
             self._size = self._fragments = 0
+            self._begun = False
+            self.max_size = self._limit
         else:
             self._size += self._next
             self._fragments += 1
@@ -134,7 +154,7 @@ class Assembler:
             self._parts.write(payload)  # type: ignore[arg-type]  # the framer keeps the kind
             payload = self._parts.getvalue()
             self._parts = None
-        elif last and not self._under_way and size_of(payload) <= self._whole:
+        elif last and not self._under_way and size_of(payload) <= self.whole:
             return payload
         self._under_way = not last
         return Piece(payload, last) if payload or last else None

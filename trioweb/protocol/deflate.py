@@ -309,7 +309,7 @@ class Inflater:
             if self._stream is None:
                 self._stream = zlib.decompressobj(-self._bits, zdict=self._window)
             try:
-                piece = self._stream.decompress(data, self.limit - self._size + 1)
+                piece = self._stream.decompress(data, max(self.limit - self._size, 0) + 1)
             except zlib.error as error:
                 raise ProtocolError(CloseCode.INVALID_DATA, f"not DEFLATE: {error}") from None
             self._size += len(piece)
@@ -342,6 +342,11 @@ class Inflater:
         if not self._takes_over:
             self._window = b""
         return rest
+
+    def drop(self) -> None:
+        """Forget everything: the connection is over."""
+        self._stream = None
+        self._window = b""
 
     def _count_final_block(self) -> None:
         self._final_blocks += 1

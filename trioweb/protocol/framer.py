@@ -51,8 +51,11 @@ _BAD_GATEWAY = CloseCode.BAD_GATEWAY.to_bytes(2, "big")
 _STAND_IN = CloseReason.SERVICE_RESTART.to_bytes(2, "big")
 #: So many frames that bring no message are decoded in one go: others want the thread, too.
 _MOST_FRAMES = 128
-#: Of a compressed stream so much is inflated in one go: DEFLATE makes a megabyte of it at most.
+#: Where there is compression so much is parsed in one go: DEFLATE makes a mebibyte of it at most,
+#: and `Framer.stream` may raise the limit while more is here.
 _SLICE = 2**10
+#: A slice counts as so many frames, since a peer can make it as dear.
+_SLICE_COST = _MOST_FRAMES // 4
 #: What zlib takes for no limit at all.
 _UNBOUNDED = 2**62
 
@@ -104,6 +107,8 @@ class _Hooks(Extension):
             self.error = error
             return CloseReason(int(error.code))
         self.compressed = compressed
+        if self.inflater is not None:
+            self.inflater.limit = int(min(self.assembler.max_size, _UNBOUNDED))
         return RsvBits(compressed and begins, False, False)
 
     def frame_inbound_payload_data(
@@ -149,6 +154,7 @@ class Framer:
         "_assembler",
         "_at",
         "_backlog",
+        "_budget",
         "_data",
         "_hooks",
         "_inflater",
@@ -157,7 +163,6 @@ class Framer:
         "_over",
         "_plain_starts",
         "_proto",
-        "_slice",
     )
 
     def __init__(
@@ -173,9 +178,10 @@ class Framer:
         self._max_size = limits.max_message
         self._hooks = _Hooks(self._assembler, 0 if client else 4, inflater)
         self._proto = FrameProtocol(client, [self._hooks])
-        #: What wsproto is to get after what it has, and how much at a time; None: all at once.
+        #: What wsproto is to get after what it has.
         self._backlog = b""
-        self._slice: int | None = None
+        #: How many frames may still be decoded in one go.
+        self._budget = 0
         #: Whether the frames that come are masked.
         self._masked = not client
         #: A read that starts at a frame, and how much of it is decoded; None: wsproto has it.
@@ -198,11 +204,9 @@ class Framer:
     def stream(self, limit: float) -> None:
         """From now on return messages in pieces, and take them up to ``limit`` bytes."""
         self._assembler.stream(limit)
-        if self._inflater is not None:
-            self._inflater.limit = int(min(limit, _UNBOUNDED))
-            # Small frames, too, may become large messages now.
-            self._plain_starts = _PLAIN
-            self._slice = _SLICE
+        self._max_size = int(min(self._assembler.whole, limit))
+        # Small frames, too, may become large messages now.
+        self._plain_starts = _PLAIN
 
     def drop(self) -> None:
         """Forget what has come and take no more: the connection's remains may stay for a while."""
@@ -211,6 +215,8 @@ class Framer:
         self._backlog = b""
         self._hooks.undecoded = 0
         self._assembler.drop()
+        if self._inflater is not None:
+            self._inflater.drop()
         self._proto = FrameProtocol(not self._masked, [])
 
     def next(self) -> Message | Piece | ControlFrame | Pause | None:
@@ -261,7 +267,7 @@ class Framer:
             except UnicodeDecodeError as error:
                 if not first & RSV1:
                     return None  # wsproto fails it
-                self._over = True
+                self.drop()
                 raise ProtocolError(CloseCode.INVALID_DATA, "text is not UTF-8") from error
         self._at = end
         return message
@@ -271,7 +277,7 @@ class Framer:
         try:
             return self._inflater.feed(payload) + self._inflater.finish()
         except ProtocolError:
-            self._over = True
+            self.drop()
             raise
 
     def _hand_over(self, data: bytes) -> None:
@@ -284,23 +290,26 @@ class Framer:
     def _give(self, data: bytes) -> None:
         """Give bytes to wsproto, or put them behind those that it is to get first."""
         self._hooks.undecoded += len(data)
-        if self._slice is None:
+        if self._inflater is None:
             self._proto.receive_bytes(data)
         else:
             self._backlog += data
 
     def _any(self) -> Message | Piece | ControlFrame | Pause | None:
         """Decode by wsproto."""
+        self._budget = _MOST_FRAMES
         found = self._frames()
         while found is None and self._backlog and not self._over:
-            self._proto.receive_bytes(self._backlog[: self._slice])
-            self._backlog = self._backlog[self._slice :]
+            if self._budget <= 0:
+                return _PAUSE
+            self._budget -= _SLICE_COST
+            self._proto.receive_bytes(self._backlog[:_SLICE])
+            self._backlog = self._backlog[_SLICE:]
             found = self._frames()
         return found
 
     def _frames(self) -> Message | Piece | ControlFrame | Pause | None:
         """Decode what wsproto has."""
-        count = 0
         try:
             for frame in self._proto.received_frames():
                 payload = frame.payload
@@ -318,8 +327,8 @@ class Framer:
                 else:
                     assert isinstance(payload, bytes)
                     return ControlFrame(Opcode(int(frame.opcode)), payload)
-                count += 1
-                if count == _MOST_FRAMES:
+                self._budget -= 1
+                if self._budget <= 0:
                     return _PAUSE
         except ParseFailed as error:
             self._over = True

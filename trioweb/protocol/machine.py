@@ -270,3 +270,5 @@ class Machine:
         self._phase = TABLE[self._phase, happening]
         if self._phase not in _READS:
             self._framer.drop()
+        if self._phase is _Phase.CLOSED:
+            self._encoder.release()
