@@ -164,7 +164,7 @@ async def test_haproxy_comes_by_a_unix_socket_with_the_proxy_protocol(tmp_path):
 
 @pytest.mark.parametrize("tls", [False, True])
 async def test_haproxy_names_the_client_by_x_forwarded_for(tls, tmp_path, ca, client_tls):
-    proxies = TrustedProxies(["127.0.0.0/30"], header="X-Forwarded-For")
+    proxies = TrustedProxies(["127.0.0.0/30"], header="X-Forwarded-For", also=["proto", "host"])
     bind = ""
     if tls:
         pem = tmp_path / "both.pem"
@@ -193,7 +193,7 @@ async def test_haproxy_names_the_client_by_x_forwarded_for(tls, tmp_path, ca, cl
 async def test_nginx_names_the_client_by_x_forwarded_for(tmp_path):
     # Only the socket's address is trusted, by way of the Unix socket: so 127.0.0.1 is a client.
     path = tmp_path / "socket"
-    proxies = TrustedProxies(["unix"], header="X-Forwarded-For")
+    proxies = TrustedProxies(["unix"], header="X-Forwarded-For", also=["proto", "host"])
     listeners = [trioweb.open_unix_listener(path, mode=0o666)]
     async with serving(tell, proxies=proxies, authenticate=None, listeners=listeners):
         port = free_port()

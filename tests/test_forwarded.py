@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,7 +20,7 @@ from trioweb.forwarded import ForwardedError
 
 TRUSTED = ["127.0.0.1", "10.0.0.0/8", "2001:db8:1::/48", "unix"]
 FORWARDED = TrustedProxies(TRUSTED, header="Forwarded")
-X_FORWARDED = TrustedProxies(TRUSTED, header="X-Forwarded-For")
+X_FORWARDED = TrustedProxies(TRUSTED, header="X-Forwarded-For", also=["proto", "host"])
 
 
 def asked(proxies: TrustedProxies, *lines: tuple[str, str]) -> Request:
@@ -375,3 +376,24 @@ async def test_on_request_and_checks_see_the_client_too():
     ) as server:
         await _told(server, SAYS)
     assert seen == [("192.0.2.43", 0)] * 2
+
+
+def test_what_is_not_named_is_not_believed():
+    lines = [
+        ("X-Forwarded-For", "192.0.2.43"),
+        ("X-Forwarded-Proto", "https"),
+        ("X-Forwarded-Host", "admin.internal"),
+    ]
+    request = asked(TrustedProxies(TRUSTED, header="X-Forwarded-For"), *lines)
+    assert (request.client_address, request.scheme) == (("192.0.2.43", 0), "http")
+    assert request.headers["Host"] == "inner"
+    request = asked(TrustedProxies(TRUSTED, header="X-Forwarded-For", also=["proto"]), *lines)
+    assert (request.scheme, request.headers["Host"]) == ("https", "inner")
+    wrong: list[dict[str, Any]] = [
+        {"header": "X-Forwarded-For", "also": ["port"]},
+        {"header": "X-Forwarded-For", "also": "host"},
+        {"header": "Forwarded", "also": ["host"]},
+    ]
+    for options in wrong:
+        with pytest.raises(ValueError, match="also"):
+            TrustedProxies(TRUSTED, **options)

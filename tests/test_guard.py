@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 import trioweb
+from tests.helpers import asking, dialling, port_of, serving
 from trioweb.guard import is_allowed_origin
 
 
@@ -79,3 +80,35 @@ async def test_a_server_refuses_a_strange_page(origins: list[str]) -> None:
             async with trioweb.connect(server.url, headers={"Origin": origin}) as ws:
                 await ws.send("x")
                 assert await ws.receive() == "x"
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed"),
+    [
+        ("localhost", True),
+        ("app.localhost", True),
+        ("127.0.0.1", True),
+        ("[::1]", True),
+        ("example.org", False),
+        ("localhost.example.org", False),
+    ],
+)
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "::ffff:127.0.0.1"])
+def test_on_loopback_a_name_that_may_be_anybodys_is_not_our_own(
+    name: str, allowed: bool, address: str
+) -> None:
+    request = _request(f"http://{name}:8000", f"{name}:8000")
+    assert is_allowed_origin(request, (), local_address=(address, 8000)) is allowed
+    assert is_allowed_origin(request, [f"http://{name}:8000"], local_address=(address, 8000))
+    for other in (("192.0.2.1", 8000), ("server", 8000), None):
+        assert is_allowed_origin(request, (), local_address=other)
+
+
+async def test_a_page_whose_name_was_made_to_lead_here_is_turned_away() -> None:
+    async with serving() as server:
+        port = port_of(server)
+        for name, status in (("localhost", 101), ("evil.example", 403)):
+            headers = {"Host": f"{name}:{port}", "Origin": f"http://{name}:{port}"}
+            async with dialling(server) as peer:
+                await peer.send(asking("/", headers))
+                assert (await peer.answer()).status == status

@@ -208,7 +208,13 @@ async def test_a_directory_that_is_itself_behind_a_link_is_served(root):
 
 async def test_special_files_are_not_served(root):
     os.mkfifo(root / "pipe")
-    assert await found(Site({"/": root}), "/pipe") is None
+    ends = os.open(root / "pipe", os.O_RDWR | os.O_NONBLOCK)
+    try:
+        os.write(ends, b"for somebody else")
+        assert await found(Site({"/": root}), "/pipe") is None
+        assert os.read(ends, 100) == b"for somebody else"
+    finally:
+        os.close(ends)
 
 
 async def test_a_file_may_be_mounted_alone(root):
@@ -303,10 +309,10 @@ async def test_a_malformed_upgrade_is_refused_and_not_served_as_a_page(root):
 async def test_a_file_that_cannot_be_read_is_500_and_the_server_goes_on(root, monkeypatch):
     real = os.open
 
-    def forbidding(path: str | Path, *rest: int) -> int:
+    def forbidding(path: str | Path, *flags: int, dir_fd: int | None = None) -> int:
         if Path(path).name == "app.js":
             raise PermissionError(errno.EACCES, "not for you")
-        return real(path, *rest)
+        return real(path, *flags, dir_fd=dir_fd)
 
     monkeypatch.setattr(os, "open", forbidding)
     async with serving(on_request=Site({"/": root})) as server:
@@ -449,14 +455,41 @@ async def test_a_file_that_becomes_a_link_out_is_not_followed(root, monkeypatch)
     # Between the look at the path and its opening.
     real = os.open
 
-    def swapping(path: str | Path, *rest: int) -> int:
-        if Path(path).name == "app.js" and not Path(path).is_symlink():
-            Path(path).unlink()
-            Path(path).symlink_to(root.parent / "secret.txt")
-        return real(path, *rest)
+    def swapping(path: str | Path, *flags: int, dir_fd: int | None = None) -> int:
+        if Path(path).name == "app.js" and not (root / "app.js").is_symlink():
+            (root / "app.js").unlink()
+            (root / "app.js").symlink_to(root.parent / "secret.txt")
+        return real(path, *flags, dir_fd=dir_fd)
 
     monkeypatch.setattr(os, "open", swapping)
     assert await asked(Site({"/": root}), "/app.js") is None
+
+
+async def test_a_directory_that_becomes_a_link_out_is_not_followed(root, monkeypatch):
+    outside = root.parent / "outside"
+    outside.mkdir()
+    (outside / "x.txt").write_text("secret")
+    (root / "sub" / "x.txt").write_text("public")
+    real = os.open
+
+    def swapping(path: str | Path, *flags: int, dir_fd: int | None = None) -> int:
+        if path == "sub" and not (root / "sub").is_symlink():
+            (root / "sub").rename(root / "moved")
+            (root / "sub").symlink_to(outside)
+        return real(path, *flags, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "open", swapping)
+    assert await asked(Site({"/": root}), "/sub/x.txt") is None
+    assert (root / "sub").is_symlink()
+
+
+async def test_a_new_file_of_the_same_size_and_time_has_another_tag(root):
+    site, path = Site({"/": root}), settled(root / "app.js")
+    before = (await conditional(site, "/app.js")).headers["ETag"]
+    (root / "new").write_bytes(path.read_bytes()[::-1])
+    os.utime(root / "new", ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))
+    (root / "new").rename(path)
+    assert (await conditional(site, "/app.js")).headers["ETag"] != before
 
 
 async def test_a_table_of_files_that_is_full_is_not_a_404(root, monkeypatch):
@@ -488,8 +521,8 @@ async def conditional(site: Site, target: str, method: str = "GET", **headers: s
 @pytest.fixture
 def tag(root: Path) -> str:
     """Return the tag of a file that is old enough to have one."""
-    changed = settled(root / "app.js").stat().st_mtime_ns
-    return f'"9-{changed:x}"'
+    status = settled(root / "app.js").stat()
+    return f'"{status.st_ino:x}-9-{status.st_mtime_ns:x}"'
 
 
 async def test_a_file_has_validators(root, tag):
@@ -697,8 +730,8 @@ async def test_content_has_the_size_that_it_says(caplog):
         assert caplog.text == ""
         request = b"GET /less HTTP/1.1\r\nHost: localhost\r\n\r\n"
         assert (await ended(server, request))[1] == b"abcdef"
-        assert "the content ended 3 bytes before its size" in caplog.text
-    assert len(closed) == 4
+        assert "it ended 3 bytes before its size" in caplog.text
+    assert len(closed) == 3  # nothing is asked for what is empty
 
 
 def test_content_is_refused_where_there_can_be_none():

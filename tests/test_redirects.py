@@ -376,7 +376,7 @@ async def test_all_redirects_share_the_time_of_one_connection(clock):
     assert len(asked) == 2
 
 
-async def test_a_redirect_whose_body_never_ends_is_followed_at_its_deadline(clock):
+async def test_a_redirect_whose_body_never_ends_is_followed_at_once(clock):
     async def script(peer: Peer) -> None:
         head = await peer.head()
         if b"GET /b" in head:
@@ -391,7 +391,7 @@ async def test_a_redirect_whose_body_never_ends_is_followed_at_its_deadline(cloc
         start = trio.current_time()
         async with trioweb.connect(url, timeouts=Timeouts(handshake=5)) as ws:
             assert ws.request.target == "/b"
-            assert trio.current_time() - start == pytest.approx(5)
+            assert trio.current_time() - start < 1
 
 
 async def test_a_cancelled_redirect_leaves_nothing_open(clock):
@@ -417,3 +417,16 @@ async def test_a_cancelled_redirect_leaves_nothing_open(clock):
             await arrived.wait()
             nursery.cancel_scope.cancel()
         await gone.wait()
+
+
+async def test_a_long_location_makes_no_long_message():
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        head = f"HTTP/1.1 302 x\r\nLocation: /{'é' * 5000}\r\nContent-Length: 0\r\n\r\n"
+        await peer.send(head.encode("latin-1"))
+        await peer.rest()
+
+    async with scripted(script) as url:
+        with pytest.raises(trioweb.HandshakeRejected) as caught:
+            await trioweb.connect(url).__aenter__()
+        assert len(str(caught.value)) < 300

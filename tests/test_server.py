@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import gc
 import logging
 import os
 import signal
 import socket
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import AsyncGenerator, Iterator, Sequence
 
 import pytest
 import trio
@@ -423,6 +425,85 @@ async def test_the_log_has_one_plain_line_for_each_answer(data, status, shown, c
     assert line.isprintable()
     assert len(line) < 400
     assert "secret" not in line
+
+
+async def test_what_fails_while_it_is_cancelled_is_logged_and_ends_no_server(caplog, clock):
+    async def slow(request: trioweb.Request) -> None:
+        if request.path == "/":
+            return
+        try:
+            await trio.sleep_forever()
+        finally:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(fail)
+                await trio.sleep_forever()
+
+    async def fail() -> None:
+        raise ArithmeticError
+
+    timeouts = Timeouts(handshake=1, auth=1)
+    async with serving(on_request=slow, timeouts=timeouts) as server:
+        async with dialling(server) as peer:
+            await peer.send(asking("/slow"))
+            assert await peer.rest() == b""
+        (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
+        assert "ArithmeticError" in logging.Formatter().formatException(record.exc_info)
+        async with upgraded(server) as peer:
+            await peer.send(frame(TEXT, "served"))
+            assert (await peer.frame()).payload == b"served"
+
+
+async def test_a_body_that_fails_while_a_drain_cancels_it_ends_no_server(caplog, clock):
+    started = trio.Event()
+
+    async def fail() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise ArithmeticError
+
+    async def pieces() -> AsyncGenerator[bytes]:
+        yield b"x"
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fail)
+            await trio.lowlevel.checkpoint()
+            started.set()
+            await trio.sleep_forever()
+
+    async def on_request(_: Request) -> Response:
+        return Response(content=trioweb.Content(2, pieces))
+
+    async with serving(on_request=on_request) as server, dialling(server) as peer:
+        await peer.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await started.wait()
+        await server.drain(1)
+    assert "ArithmeticError" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["origins", "subprotocols"])
+async def test_a_string_where_a_list_is_due_is_a_value_error(name):
+    with pytest.raises(ValueError, match=f"{name} is a list"):
+        async with trioweb.open_server(echo, 0, **{name: "https://example.org"}):  # type: ignore[misc]  # what it gets is the test
+            pass
+
+
+async def test_nothing_of_a_connection_stays_when_it_is_over(clock):
+    seen: list[weakref.ref[trioweb.WebSocket]] = []
+
+    async def note(ws: trioweb.WebSocket) -> None:
+        seen.append(weakref.ref(ws))
+        await echo(ws)
+
+    async with serving(note) as server:
+        for _ in range(3):
+            async with upgraded(server) as peer:
+                await peer.send(frame(TEXT, "half", fin=False))
+                await trio.sleep(0.12)  # two looks of the attendant's, on a virtual clock
+        while server.connections:
+            await trio.sleep(0.01)
+        await trio.testing.wait_all_tasks_blocked()
+        gc.collect()
+        assert [ref() for ref in seen] == [None] * 3
 
 
 async def test_on_request_answers_plain_requests_and_the_rest_is_404():

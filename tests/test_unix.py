@@ -213,7 +213,7 @@ async def test_the_fast_transport_is_used_and_the_peer_has_no_name(path):
         serving(tell, listeners=[open_unix_listener(path)]),
         trioweb.connect("ws://x/", stream=await trio.open_unix_socket(path)) as ws,
     ):
-        assert await ws.receive() == repr(("SocketTransport", str(path), "", ""))
+        assert await ws.receive() == repr(("SocketTransport", str(path), "", None))
 
 
 async def test_bad_input_on_it_has_its_answer_and_its_line_in_the_log(path, caplog):
@@ -233,7 +233,7 @@ async def test_a_proxy_that_comes_by_it_is_believed_if_named(path):
         await ws.send(repr(ws.request.client_address))
 
     says = {"X-Forwarded-For": "192.0.2.43"}
-    for addresses, expected in (["unix"], "('192.0.2.43', 0)"), (["127.0.0.1"], "''"):
+    for addresses, expected in (["unix"], "('192.0.2.43', 0)"), (["127.0.0.1"], "None"):
         proxies = TrustedProxies(addresses, header="X-Forwarded-For")
         listeners = [open_unix_listener(path)]
         async with serving(tell, listeners=listeners, proxies=proxies, authenticate=None):

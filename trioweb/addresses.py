@@ -132,7 +132,9 @@ class Proxy:
         parts = self._parts
         if parts.scheme not in _PROXY_PORTS:
             known = ", ".join(_PROXY_PORTS)
-            raise ValueError(f"not a proxy's URL ({known}): its scheme is {parts.scheme!r}")
+            # Without a scheme, what stands in its place may be a user's name.
+            scheme = repr(parts.scheme) if "://" in self.url else "missing"
+            raise ValueError(f"not a proxy's URL ({known}): its scheme is {scheme}")
         if not parts.host:
             raise ValueError("no host in the proxy's URL")
         check_host(_in_brackets(parts.host))

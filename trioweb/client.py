@@ -21,7 +21,7 @@ from .lifecycle import Lifecycle
 from .protocol.deflate import check_answer, offer
 from .protocol.handshake import Accepted, ClientHandshake
 from .protocol.machine import Compression
-from .transport import Transport, adapt
+from .transport import Transport, adapt, host_and_port
 from .types import Headers, Request, Response, Side
 
 __all__ = ["connect"]
@@ -53,10 +53,11 @@ async def connect(
     """Connect to a ``ws://`` or ``wss://`` URL for the length of a block, which gets the WebSocket.
 
     ``stream`` is used instead of a connection to the URL's host, as it is (TLS is then yours), and
-    closed at the end. ``ssl_context`` is the default one for ``wss``, with ALPN ``http/1.1``,
-    unless given, and then used as it is. ``headers`` go with the request. ``deflate`` offers
-    compression, None none. A normal exit closes with 1000, within `Timeouts.close`; an
-    exit by an exception sends 1001 without waiting, and what the block raises comes out as it is.
+    closed at the end, unless there was a `ValueError`. ``ssl_context`` is the default one for
+    ``wss``, with ALPN ``http/1.1``, unless given, and then used as it is. ``headers`` go with the
+    request. ``deflate`` offers compression, None none. A normal exit closes with 1000, within
+    `Timeouts.close`, and so does one by nothing but the connection's own end; an exit by another
+    exception sends 1001 without waiting. What the block raises comes out as it is.
 
     ``proxy`` is a URL or a `Proxy`; True takes it from the environment, default None: no proxy,
     for a library reads no environment unless told to.
@@ -111,7 +112,9 @@ class _Asked(NamedTuple):
 
     def request(self, local_address: object) -> Request:
         lines = [("Host", self.address.authority), *self.lines]
-        return Request(self.address.target, Headers(lines), client_address=local_address)
+        return Request(
+            self.address.target, Headers(lines), client_address=host_and_port(local_address)
+        )
 
 
 class _Options(NamedTuple):
@@ -181,10 +184,11 @@ async def _try(asked: _Asked, options: _Options, end: float) -> _Opened:
     transport = adapt(stream)
     try:
         seconds = _at_most(timeouts.handshake, end)
-        accepted = await _shake_hands(transport, exchange, request, limits, seconds)
+        accepted = await _shake_hands(transport, exchange, request, options, seconds)
         compression = _agree(accepted, options.deflate)
     except BaseException:
-        await trio.aclose_forcefully(transport)
+        with trio.CancelScope(shield=True):  # what is on its way goes on
+            await trio.aclose_forcefully(transport)
         raise
     return _Opened(asked, transport, accepted, compression, exchange.trailing_data)
 
@@ -232,7 +236,7 @@ async def _shake_hands(
     transport: Transport,
     exchange: ClientHandshake,
     request: bytes,
-    limits: Limits,
+    options: _Options,
     seconds: float,
 ) -> Accepted:
     with trio.move_on_after(seconds):
@@ -241,7 +245,10 @@ async def _shake_hands(
             while rest:
                 rest = rest[await transport.write(rest) :]
             while (accepted := exchange.next_response()) is None:
-                exchange.feed(await transport.read(limits.read))
+                rejection = exchange.rejection
+                if rejection and options.redirects and rejection.status in _REDIRECTS:
+                    raise rejection  # nobody wants to see its body
+                exchange.feed(await transport.read(options.limits.read))
         except trio.BrokenResourceError as error:
             raise HandshakeInvalid(f"the connection broke during the handshake: {error}") from error
         return accepted

@@ -59,7 +59,7 @@ class Timeouts:
     #: Client: name look-up, TCP and TLS together.
     connect: float = 10
     #: Client: from the request to its answer. Server: from the connection to the whole request,
-    #: TLS included; and again, beside `auth`, for ``on_request`` and for writing the answer.
+    #: TLS included; and again, beside `auth`, for ``on_request``.
     handshake: float = 10
     #: Server: from the upgrade to an accepted first message, and for a check of the handshake.
     auth: float = 10

@@ -156,7 +156,8 @@ class WebSocket(trio.abc.Channel[Message]):
     async def wait_written(self) -> None:
         """Wait until the transport has taken all that was sent, so that nothing is queued here.
 
-        What is made only then and sent next is as fresh as can be: the way to send state to
+        Of a message in pieces those count that are there. What is made only
+        then and sent next is as fresh as can be: the way to send state to
         slow receivers. Raises as `send` does.
         """
         await trio.lowlevel.checkpoint()
@@ -211,7 +212,7 @@ class WebSocket(trio.abc.Channel[Message]):
 
     def _pieces(self) -> Incoming:
         if self._incoming is None:
-            self._incoming = Incoming(self._life, self._life.limits.max_message)
+            self._incoming = Incoming(self._life)
         return self._incoming
 
     async def __anext__(self) -> Message:

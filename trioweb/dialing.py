@@ -89,7 +89,8 @@ async def _closed_on_failure(stream: trio.abc.Stream) -> AsyncGenerator[None]:
     try:
         yield
     except BaseException:
-        await trio.aclose_forcefully(stream)
+        with trio.CancelScope(shield=True):  # what is on its way goes on
+            await trio.aclose_forcefully(stream)
         raise
 
 

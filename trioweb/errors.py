@@ -92,7 +92,7 @@ class HandshakeRejected(HandshakeError):
     def __init__(self, status: int, headers: Headers, body: bytes = b"", why: str = "") -> None:
         # One line, whatever the server wrote: the message ends up in logs and on terminals.
         text = " ".join(body[:200].decode("utf-8", "replace").split())
-        text = why or "".join(one if one.isprintable() else "\ufffd" for one in text)
+        text = why[:200] or "".join(one if one.isprintable() else "\ufffd" for one in text)
         super().__init__(f"server answered {status}{': ' + text if text else ''}")
         self.status = status
         self.headers = headers

@@ -55,11 +55,14 @@ class TrustedProxies:
 
     addresses: Sequence[str]
     #: The header to read. Default None: none. The proxy must set it, or take it out of what it
-    #: passes on. ``X-Forwarded-For`` stands for ``X-Forwarded-Proto`` and ``-Host`` too. The
-    #: client is the last hop that is not trusted, counted from our end; the ones before it may
-    #: be anybody's invention and are not looked at. A malformed header is 400: the proxy's own
-    #: address in its place could be one that is let in anywhere.
+    #: passes on. The client is the last hop that is not trusted, counted from our end; the ones
+    #: before it may be anybody's invention and are not looked at. A malformed header is 400: the
+    #: proxy's own address in its place could be one that is let in anywhere.
     header: Literal["Forwarded", "X-Forwarded-For"] | None = None
+    #: What to read beside ``X-Forwarded-For``: ``"proto"`` is ``X-Forwarded-Proto``, ``"host"``
+    #: ``X-Forwarded-Host``. Default: neither, for a proxy that does not set one passes the
+    #: client's invention on. ``Forwarded`` has all in one.
+    also: Sequence[Literal["proto", "host"]] = ()
     #: Whether every connection begins with a PROXY header, version 1 or 2. Default False. One
     #: without it, or from anybody who is not trusted, is cut: that header cannot be optional,
     #: for then anybody could write one.
@@ -71,6 +74,10 @@ class TrustedProxies:
             raise ValueError("give a list of addresses and networks, not one string")  # noqa: TRY004 - like every other wrong option
         if self.header not in (None, "Forwarded", "X-Forwarded-For"):
             raise ValueError(f"header is Forwarded or X-Forwarded-For, not {self.header!r}")
+        if not set(self.also) <= {"proto", "host"} or isinstance(self.also, str):
+            raise ValueError(f"also is a list of proto and host, not {self.also!r}")
+        if self.also and self.header != "X-Forwarded-For":
+            raise ValueError("also= goes with header='X-Forwarded-For'")
         if not self.addresses or not (self.header or self.proxy_protocol):
             raise ValueError("name trusted proxies, and a header= or proxy_protocol=True to read")
         networks = tuple(ipaddress.ip_network(each) for each in self.addresses if each != "unix")
@@ -99,8 +106,9 @@ class TrustedProxies:
         for a trusted peer, if there is a ``header``. Raises `ForwardedError` for a malformed one.
         """
         client: _Hop | None = None
-        read = _forwarded if self.header == "Forwarded" else _x_forwarded
-        for client in read(request.headers):  # the last one counts
+        told = request.headers
+        hops = _forwarded(told) if self.header == "Forwarded" else _x_forwarded(told, self.also)
+        for client in hops:  # the last one counts
             if not self._contain(client.address[0]):
                 break
         if client is None:  # the proxy itself asks, for its health check
@@ -158,14 +166,14 @@ def _unquote(value: str) -> str:
     return re.sub(r"\\(.)", r"\1", value[1:-1]) if value.startswith('"') else value
 
 
-def _x_forwarded(headers: Headers) -> Iterator[_Hop]:
+def _x_forwarded(headers: Headers, also: Sequence[str]) -> Iterator[_Hop]:
     """Yield the addresses of X-Forwarded-For, the one nearest to us first.
 
     Proxies add to the two other headers, or replace them: as many values as there are count
     from our end too, and the first one stands for the hops before it.
     """
-    schemes = headers.tokens("X-Forwarded-Proto")
-    hosts = headers.tokens("X-Forwarded-Host")
+    schemes = headers.tokens("X-Forwarded-Proto") if "proto" in also else []
+    hosts = headers.tokens("X-Forwarded-Host") if "host" in also else []
     for index, node in enumerate(reversed(headers.tokens("X-Forwarded-For")), 1):
         yield _Hop(_node(node), _from_the_right(schemes, index), _from_the_right(hosts, index))
 

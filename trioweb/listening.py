@@ -67,9 +67,9 @@ def open_unix_listener(
         file.chmod(mode)
         return _UnixListener(sock, file)
     except BaseException:
-        if bound:
-            file.unlink(missing_ok=True)
         sock.close()
+        if bound and not str(path).startswith("\0"):  # Linux's names without a file
+            file.unlink(missing_ok=True)
         raise
 
 

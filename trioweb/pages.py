@@ -97,7 +97,10 @@ class Site:
         is_health = path == self._health
         found = None
         if not is_health:
-            found = await trio.to_thread.run_sync(self._find, path, limiter=self._threads)
+            # It holds nothing open, so that a slow disk need not hold the server's end up.
+            found = await trio.to_thread.run_sync(
+                self._find, path, limiter=self._threads, abandon_on_cancel=True
+            )
             if found is None:
                 return None
         if request.method not in ("GET", "HEAD"):
@@ -133,7 +136,7 @@ class _Version(NamedTuple):
     device: int
     inode: int
     size: int
-    #: The time of the last change, in nanoseconds of the epoch.
+    #: The time of the last change of its content, in nanoseconds of the epoch.
     changed: int
 
     @classmethod
@@ -146,6 +149,7 @@ class _Version(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _File:
+    root: Path
     path: Path
     version: _Version
     #: What is in it; None if that is more than a piece.
@@ -174,7 +178,7 @@ class _Mount:
     def find(self, path: str) -> _File | _Directory | None:
         """Look in the file system; raises `OSError`."""
         if not self.is_directory:
-            return _read(self.root) if path == self.prefix else None
+            return _read(self.root, self.root) if path == self.prefix else None
         if path != self.prefix and not path.startswith(self.prefix + "/"):
             return None
         names = path.removeprefix(self.prefix).split("/")[1:]
@@ -191,7 +195,7 @@ class _Mount:
             return None
         if target != self.root and self.root not in target.parents:
             return None
-        file = _read(target)
+        file = _read(self.root, target)
         return file if has_slash or not is_directory else _Directory()
 
 
@@ -212,29 +216,41 @@ def _unless_missing() -> Generator[None]:
         pass
 
 
-def _open(path: Path) -> io.FileIO:
-    # Opening a pipe or a device is felt at its other end.
-    if not stat.S_ISREG(path.lstat().st_mode):
-        raise FileNotFoundError(errno.ENOENT, "not a regular file")
-    # The path is resolved: a link in its place came later. A pipe must not make us wait.
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    return io.FileIO(os.open(path, flags))
+def _open(root: Path, path: Path) -> io.FileIO:
+    """Open a file at or below a root. The path is resolved: a link in it came later."""
+    flags = os.O_CLOEXEC | os.O_NOFOLLOW
+    # A directory need not be readable to be passed through, where the system knows of that.
+    through = flags | os.O_DIRECTORY | getattr(os, "O_PATH", os.O_RDONLY)
+    *directories, name = path.relative_to(root).parts or (path.name,)
+    inside = os.open(root if path != root else root.parent, through)
+    try:
+        for directory in directories:
+            outside, inside = inside, os.open(directory, through, dir_fd=inside)
+            os.close(outside)
+        # Opening a pipe or a device is felt at its other end.
+        if not stat.S_ISREG(os.stat(name, dir_fd=inside, follow_symlinks=False).st_mode):
+            raise FileNotFoundError(errno.ENOENT, "not a regular file")
+        return io.FileIO(os.open(name, flags | os.O_RDONLY | os.O_NONBLOCK, dir_fd=inside))
+    finally:
+        os.close(inside)
 
 
-def _read(path: Path) -> _File:
+def _read(root: Path, path: Path) -> _File:
     """Read a small file, and of a large one what is to be known before it is sent."""
-    with _open(path) as opened:
+    with _open(root, path) as opened:
         data = opened.read(_PIECE)
         # After the reading: a change in the midst of it is then a recent one.
         version = _Version.of(opened)
-    return _File(path, version, data if len(data) == version.size else None)
+    return _File(root, path, version, data if len(data) == version.size else None)
 
 
 async def _pieces(file: _File, threads: trio.CapacityLimiter) -> AsyncGenerator[bytes, None]:
     """Read a large file; raises `RuntimeError` if it is no longer the one that was announced."""
-    opened = await trio.to_thread.run_sync(_open, file.path, limiter=threads)
+    opened = await trio.to_thread.run_sync(_open, file.root, file.path, limiter=threads)
     with opened:
         rest = file.version.size
+        if _Version.of(opened) != file.version:
+            raise RuntimeError(f"{file.path} changed before it was sent")
         while rest > 0:
             data = await trio.to_thread.run_sync(opened.read, min(rest, _PIECE), limiter=threads)
             rest -= len(data)
@@ -248,12 +264,13 @@ def _validators(version: _Version) -> dict[str, str]:
     """Return the headers by which a client can ask whether a file has changed (RFC 9110, 8.8).
 
     The tag is strong, of size and time: reading a file to hash it would cost as much as sending
-    it. A file that has just changed has none yet, for the next change could look the same.
+    it; and of the inode, since a build may give all its files one time. A file that has just
+    changed has no tag yet, for the next change could look the same.
     """
     seconds = version.changed / 1e9
     if not 0 <= seconds <= current_host.get().now() - _UNSETTLED:
         return {}
-    tag = f'"{version.size:x}-{version.changed:x}"'
+    tag = f'"{version.inode:x}-{version.size:x}-{version.changed:x}"'
     return {"ETag": tag, "Last-Modified": formatdate(int(seconds), usegmt=True)}
 
 

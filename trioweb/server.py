@@ -166,6 +166,8 @@ class Server:
             with trio.CancelScope(deadline=self._deadline):
                 await self._wait_ended()
         finally:
+            if self._handshakes:
+                logger.warning("%d handshakes outlive the drain", len(self._handshakes))
             for ws in self._running:
                 logger.warning("%s: the handler %s outlives the drain", ws.id, self._name(ws))
             self._drained.set()
@@ -314,6 +316,9 @@ async def _listening(
     context = options.get("ssl_context")
     if context is not None and context.protocol is ssl.PROTOCOL_TLS_CLIENT:
         raise ValueError("ssl_context is a client's: use create_default_context(CLIENT_AUTH)")
+    for name in ("origins", "subprotocols"):
+        if isinstance(options.get(name), str):  # which is a sequence, of letters
+            raise ValueError(f"{name} is a list of strings, not one string")  # noqa: TRY004 - like every other wrong option
     room = options.get("max_connections")
     if room is not None and room < 1:
         raise ValueError(f"max_connections must be positive, not {room}")

@@ -27,8 +27,8 @@ from .protocol.handshake import BadRequest, ServerHandshake
 from .protocol.machine import Compression
 from .protocol.proxy import Address, ProxyHeaderError
 from .routing import Handler, Router
-from .transport import StreamTransport, Transport, adapt, as_tls
-from .types import Close, CloseCode, Content, Headers, Request, Response, Side
+from .transport import StreamTransport, Transport, adapt, as_tls, host_and_port
+from .types import Close, CloseCode, Content, Request, Response, Side
 
 __all__ = ["Options", "Upgraded", "handshake", "name_of", "run_handler"]
 
@@ -82,6 +82,13 @@ async def handshake(
             client = _Client(adapt(stream), peer, source, scheme, full)
             return await _Exchange(client, options, attendant, draining, scope).run()
         logger.info("%s: handshake timeout", peer)
+    except BaseExceptionGroup as group:
+        # Of the user's nurseries: they were cancelled, and something went wrong on its way out.
+        errors, others = group.split(Exception)
+        if errors is not None:
+            logger.exception("%s: its request failed", peer, exc_info=errors)
+        if others is not None:
+            raise others from None
     except ProxyHeaderError as error:
         logger.info("%s: %s", peer, error)
     except (trio.BrokenResourceError, trio.ClosedResourceError, EOFError) as error:
@@ -150,7 +157,7 @@ class _Exchange:
     ) -> None:
         self._client = client
         self._transport = client.transport
-        address = client.source or client.transport.remote_address
+        address = client.source or host_and_port(client.transport.remote_address)
         self._exchange = ServerHandshake(options.limits, client_address=address)
         self._options = options
         self._attendant = attendant
@@ -189,13 +196,6 @@ class _Exchange:
             logger.exception("%.300r from %s failed", request, self._name(request))
             decision = Response.make(500, "internal error\n")
             data = self._encode(decision)
-        except BaseExceptionGroup as group:
-            # It was cancelled, and something went wrong on its way out.
-            errors, others = group.split(Exception)
-            if errors is not None:
-                name = self._name(request)
-                logger.exception("%.300r from %s failed", request, name, exc_info=errors)
-            raise (others or group) from None
         if isinstance(decision, Response):
             await self._answer(request, decision, data)
             return None
@@ -253,9 +253,11 @@ class _Exchange:
         if not request.upgrade:
             if options.on_request is not None:
                 return None, Response.make(404, "not found\n")
-            headers = Headers({"Upgrade": "websocket", "Content-Type": "text/plain"})
-            return None, Response(426, headers, b"this is a WebSocket\n")
-        if not is_allowed_origin(request, options.origins):
+            headers = {"Upgrade": "websocket", "Sec-WebSocket-Version": "13"}  # RFC 6455, 4.4
+            return None, Response.make(426, "this is a WebSocket\n", headers)
+        # Behind a proxy loopback says nothing.
+        local = None if options.proxies else host_and_port(self._transport.local_address)
+        if not is_allowed_origin(request, options.origins, local_address=local):
             return None, Response.make(403, "this origin is not allowed\n")
         if options.authenticate is None or isinstance(options.authenticate, FirstMessage):
             return None, None
@@ -288,6 +290,7 @@ class _Exchange:
 
     async def _answer(self, request: Request | None, response: Response, data: bytes) -> None:
         """Send a plain response, and close so that it arrives (RFC 9112, 9.6)."""
+        await self._write(data)
         name = self._name(request)
         logger.info("%s: answered %s to %.300s", name, response.status, request)
         for observer in self._options.observers:
@@ -295,14 +298,13 @@ class _Exchange:
                 observer.answered(request, response)
             except Exception:
                 logger.exception("observer %r failed in answered", observer)
-        await self._write(data)
         if response.content is not None and request is not None and request.method != "HEAD":
             try:
                 await self._write_content(response.content)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 raise
             except Exception:
-                logger.exception("the content of the answer to %r failed", request)
+                logger.exception("the content of the answer to %.300r failed", request)
                 return  # shorter than announced, and without an orderly end
         with trio.move_on_after(self._options.timeouts.close):
             await self._transport.linger()
@@ -312,7 +314,7 @@ class _Exchange:
         """Name whoever asked, for the log."""
         client = self._client
         address = client.source if request is None else request.client_address
-        if not address or address == self._transport.remote_address:
+        if not address or address == host_and_port(self._transport.remote_address):
             return client.peer
         return f"{address} via {client.peer}"
 
@@ -320,13 +322,15 @@ class _Exchange:
         """Write exactly as many bytes as were announced, a piece at a time."""
         rest = content.size
         async with aclosing(content.pieces()) as pieces:
-            async for piece in pieces:
+            while rest > 0:
+                try:
+                    piece = await anext(pieces)
+                except StopAsyncIteration:
+                    raise RuntimeError(f"it ended {rest} bytes before its size") from None
+                except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                    raise RuntimeError("its source broke") from error  # not the peer
                 await self._write(piece[:rest])
                 rest -= len(piece)
-                if rest <= 0:
-                    return
-        if rest > 0:
-            raise RuntimeError(f"the content ended {rest} bytes before its size")
 
     async def _write(self, data: bytes) -> None:
         """Write the answer, however slow the peer is, as long as there is progress."""

@@ -84,9 +84,9 @@ class MessageReader(trio.abc.ReceiveChannel[Message]):
 class Incoming:
     """The messages of one connection that come in pieces, put together or handed out."""
 
-    def __init__(self, life: Lifecycle, max_message: int) -> None:
+    def __init__(self, life: Lifecycle) -> None:
         self._life = life
-        self._max_message = max_message
+        self._max_message = life.limits.max_message
         self._size = 0
         self._parts: io.StringIO | io.BytesIO | None = None
         self._reader: MessageReader | None = None

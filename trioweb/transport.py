@@ -27,6 +27,7 @@ __all__ = [
     "Transport",
     "adapt",
     "as_tls",
+    "host_and_port",
 ]
 
 #: A piece of an adapted stream: `Timeouts.write` counts progress by these.
@@ -292,6 +293,11 @@ def adapt(stream: trio.abc.Stream) -> Transport:
     if type(stream) is trio.SocketStream:
         return SocketTransport.from_stream(stream)
     return StreamTransport(stream)
+
+
+def host_and_port(address: Any) -> tuple[str, int] | None:
+    """Return what an address of a transport begins with; None for one of another kind."""
+    return (str(address[0]), int(address[1])) if isinstance(address, tuple) else None  # pyright: ignore[reportUnknownArgumentType]  # as the system gives it
 
 
 def as_tls(stream: trio.abc.Stream) -> trio.SSLStream[trio.abc.Stream] | None:

@@ -194,9 +194,9 @@ class Request:
     target: str
     headers: Headers = field(default_factory=_no_headers)
     method: str = "GET"
-    #: The address of the peer's socket, as ``getpeername`` gives it; behind a trusted proxy the
-    #: client's ``(host, port)`` as that says, with port 0 if it does not.
-    client_address: object = None
+    #: The peer's ``(host, port)``; behind a trusted proxy the client's, as that says, with port 0
+    #: if it does not. None for the peer of a Unix socket.
+    client_address: tuple[str, int] | None = None
     #: True when the request asks to become a WebSocket.
     upgrade: bool = True
     #: ``https`` if the client's connection is TLS, as far as a server can know, else ``http``.

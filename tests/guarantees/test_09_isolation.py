@@ -11,6 +11,7 @@ from trio.testing import MockClock
 
 import trioweb
 from tests.guarantees.peers import BINARY, CLOSE, TEXT, Link, echo, first_connection, frame
+from trioweb.protocol.machine import Machine
 
 
 async def _works(ws: trioweb.WebSocket) -> None:
@@ -40,6 +41,31 @@ async def test_a_handler_that_raises(
     records = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert len(records) == 1
     assert records[0].exc_info is not None
+
+
+async def test_a_bug_of_ours_that_a_peer_finds(
+    clock: MockClock, link: Link, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    next_event = Machine.next_event
+
+    def stumble(machine: Machine) -> object:
+        event = next_event(machine)
+        if event == "stumble":
+            raise ArithmeticError
+        return event
+
+    async with link.server(echo) as server:
+        async with link.client(server) as good, link.client(server) as bad:
+            monkeypatch.setattr(Machine, "next_event", stumble)
+            await bad.send("stumble")
+            with pytest.raises(trio.BrokenResourceError):
+                await bad.receive()
+            await _works(good)
+        async with link.client(server) as another:
+            await _works(another)
+    (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert record.exc_info is not None
+    assert record.exc_info[0] is ArithmeticError
 
 
 async def test_the_end_of_its_own_connection_is_no_error(

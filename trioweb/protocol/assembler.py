@@ -29,6 +29,9 @@ class Piece:
     def __len__(self) -> int:
         return len(self.data)
 
+    def __bool__(self) -> bool:
+        return True  # the last one may be empty
+
 
 def size_of(data: Message) -> int:
     """Return the bytes of payload that a message, or a piece of one, stands for."""

@@ -56,6 +56,7 @@ _MOST_FRAMES = 128
 _SLICE = 2**10
 #: A slice counts as so many frames, since a peer can make it as dear.
 _SLICE_COST = _MOST_FRAMES // 4
+_LONGEST_HEADER = 14
 #: What zlib takes for no limit at all.
 _UNBOUNDED = 2**62
 
@@ -303,10 +304,19 @@ class Framer:
             if self._budget <= 0:
                 return _PAUSE
             self._budget -= _SLICE_COST
-            self._proto.receive_bytes(self._backlog[:_SLICE])
-            self._backlog = self._backlog[_SLICE:]
+            size = self._next_slice()
+            self._proto.receive_bytes(self._backlog[:size])
+            self._backlog = self._backlog[size:]
             found = self._frames()
         return found
+
+    def _next_slice(self) -> int:
+        """Return how much wsproto gets; the rest of a frame that is not compressed at once."""
+        hooks = self._hooks
+        given = hooks.undecoded - len(self._backlog)
+        if given >= _LONGEST_HEADER and hooks.opcode < 8 and not hooks.compressed:
+            return max(_SLICE, hooks.frame_length - given)
+        return _SLICE
 
     def _frames(self) -> Message | Piece | ControlFrame | Pause | None:
         """Decode what wsproto has."""

@@ -154,7 +154,9 @@ class ServerHandshake:
     TCP bounds them. Those that came with the request are in `trailing_data`.
     """
 
-    def __init__(self, limits: Limits = Limits(), *, client_address: object = None) -> None:
+    def __init__(
+        self, limits: Limits = Limits(), *, client_address: tuple[str, int] | None = None
+    ) -> None:
         self._exchange = ServerExchange(limits)
         self._client_address = client_address
         self._request: Request | None = None

@@ -104,6 +104,7 @@ class _HeadReader:
         self._limits = limits
         self._data = bytearray()
         self._searched = 0
+        self._line_is_checked = False
         self._left = limits.max_headers
         self.ended = False
 
@@ -138,6 +139,7 @@ class _HeadReader:
             raise HttpError("too many header lines", 431)
         del self._data[:size]
         self._searched = 0
+        self._line_is_checked = False
         self._left -= size
         return head
 
@@ -146,11 +148,14 @@ class _HeadReader:
         # and should hear so before the deadline.
         if self._data and self._data[0] <= 0x20:
             raise HttpError("this is not HTTP")
+        if self._line_is_checked:
+            return
         end = self._data.find(b"\n")
         if (len(self._data) if end < 0 else end) > self._limits.max_headers:
             raise HttpError("the first line is too long", 414)
         if end >= 0 and not self._start_line.fullmatch(self._data, 0, end):
             raise HttpError("this is not HTTP/1.1")
+        self._line_is_checked = end >= 0
 
 
 def _parse(connection: h11.Connection, head: bytes) -> object:

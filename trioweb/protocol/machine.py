@@ -162,7 +162,7 @@ class Machine:
     threads; of tasks any may call, since nothing awaits.
     """
 
-    __slots__ = ("_encoder", "_framer", "_phase", "fragment")
+    __slots__ = ("_encoder", "_framer", "_phase")
 
     def __init__(
         self,
@@ -178,7 +178,6 @@ class Machine:
             inflater = Inflater(agreement, side, limits.max_message)
         self._framer = Framer(side, limits, inflater)
         self._encoder = Encoder(side, limits.fragment, token_bytes, deflater)
-        self.fragment = limits.fragment
         self._phase = _Phase.CONNECTING
 
     @property
