@@ -42,7 +42,8 @@ class Limits:
     fragment: int = 2**16
     #: One read from the transport.
     read: int = 2**16
-    #: Request line and headers of a handshake, and the count of header lines; 431 above it.
+    #: Request line and headers of a handshake, and the count of header lines; 431 above it, and
+    #: 414 for a line as long.
     max_headers: int = 2**14
     max_header_lines: int = 100
     #: Bytes of a rejecting response's body that a client keeps.
@@ -56,7 +57,7 @@ class Limits:
 class Timeouts:
     """The deadlines, each a cancel scope on Trio's clock. ``math.inf`` switches one off."""
 
-    #: Client: name look-up, TCP and TLS together.
+    #: Client: name look-up, TCP, a proxy and TLS together. Redirects share it and `handshake`.
     connect: float = 10
     #: Client: from the request to its answer. Server: from the connection to the whole request,
     #: TLS included; and again, beside `auth`, for ``on_request``.

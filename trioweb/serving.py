@@ -180,12 +180,12 @@ class _Exchange:
             while (read := self._exchange.next_request()) is None:
                 self._exchange.feed(await self._transport.read(self._options.limits.read))
             request = self._as_made(read)
-            await trio.lowlevel.checkpoint_if_cancelled()  # not both too late and answered
+            await trio.lowlevel.checkpoint_if_cancelled()  # too late is too late, and logged so
         except BadRequest as bad:
             await trio.lowlevel.checkpoint_if_cancelled()
             await self._answer(bad.request, bad.response, self._encode(bad.response))
             return None
-        # The request is here in time. Now the user's functions, and then the answer, have theirs.
+        # The request is here in time. Now the user's functions have theirs.
         timeouts = self._options.timeouts
         self._scope.deadline = trio.current_time() + timeouts.handshake + timeouts.auth
         try:
