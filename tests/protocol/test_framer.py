@@ -7,12 +7,15 @@ import pytest
 from tests.helpers import (
     BINARY,
     CLOSE,
+    CONTINUATION,
+    MASK,
     PING,
     PONG,
     TEXT,
     close_frame,
     frame,
     header,
+    mask_with,
 )
 from trioweb.config import Limits
 from trioweb.errors import ProtocolError
@@ -88,3 +91,43 @@ def test_an_error_comes_once_and_then_nothing_for_ever(data, code, behind):
     assert one.next() is None
     one.feed(frame(TEXT, "later"))
     assert one.next() is None
+
+
+@pytest.mark.parametrize(
+    "bad", [b"\xed\xa0", b"a\xed\xbf", b"\xc0", b"\xe0\x80", b"\xf4\x90", b"\xff"]
+)
+@pytest.mark.parametrize("cut", [0, 1])
+def test_text_fails_at_the_first_byte_that_is_wrong(bad, cut):
+    # Half of a surrogate is no beginning of anything, though Python's decoder waits for more.
+    one = framer()
+    one.feed(header(TEXT, 100) + MASK)
+    payload = mask_with(MASK, bad)
+    one.feed(payload[: len(payload) - cut])
+    if cut:
+        assert len(bad) == 1 or one.next() is None
+        one.feed(payload[len(payload) - cut :])
+    with pytest.raises(ProtocolError) as caught:
+        one.next()
+    assert (caught.value.code, caught.value.reason) == (1007, "text is not UTF-8")
+
+
+def test_text_fails_at_the_first_byte_that_is_wrong_across_fragments():
+    one = framer()
+    one.feed(frame(TEXT, b"\xed", fin=False) + frame(PING))
+    assert one.next() == ControlFrame(Opcode.PING, b"")
+    one.feed(header(CONTINUATION, 2**19) + MASK + mask_with(MASK, b"\xa0"))
+    with pytest.raises(ProtocolError) as caught:
+        one.next()
+    assert caught.value.code == 1007
+
+
+def test_what_looks_like_a_surrogate_in_bytes_or_in_another_message_is_none():
+    one = framer()
+    one.feed(frame(BINARY, b"\xed\xa0", fin=False) + frame(CONTINUATION, b""))
+    assert one.next() == b"\xed\xa0"
+    one.feed(frame(TEXT, b"\xed\x9f", fin=False) + frame(CONTINUATION, b"\xbf"))
+    assert one.next() == "\ud7ff"
+    one.feed(frame(BINARY, b"\xed", fin=False) + frame(CONTINUATION, b""))
+    assert one.next() == b"\xed"
+    one.feed(frame(TEXT, b"\xc2", fin=False) + frame(CONTINUATION, b"\xa0"))
+    assert one.next() == "\xa0"

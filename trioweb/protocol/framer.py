@@ -57,6 +57,7 @@ _SLICE = 2**10
 #: A slice counts as so many frames, since a peer can make it as dear.
 _SLICE_COST = _MOST_FRAMES // 4
 _LONGEST_HEADER = 14
+_NOT_UTF8 = "text is not UTF-8"
 #: What zlib takes for no limit at all.
 _UNBOUNDED = 2**62
 
@@ -74,6 +75,9 @@ class _Hooks(Extension):
         self.inflater = inflater
         #: Whether the message under way is compressed; its first frame says it for all.
         self.compressed = False
+        #: Whether it is text, and the end of what has come of it.
+        self.text = False
+        self.last = b""
         self.mask_length = mask_length
         self.opcode = _CONTINUATION
         #: Bytes fed and not yet decoded; wsproto need not be asked when there are none.
@@ -105,9 +109,11 @@ class _Hooks(Extension):
         try:
             self.assembler.check(payload_length, continues=not begins, compressed=compressed)
         except ProtocolError as error:
-            self.error = error
-            return CloseReason(int(error.code))
+            return self.fail(error)
         self.compressed = compressed
+        if begins:
+            self.text = opcode is WsprotoOpcode.TEXT
+            self.last = b""
         if self.inflater is not None:
             self.inflater.limit = int(min(self.assembler.max_size, _UNBOUNDED))
         return RsvBits(compressed and begins, False, False)
@@ -120,16 +126,34 @@ class _Hooks(Extension):
         if self.opcode is WsprotoOpcode.CLOSE and data[:2] == _BAD_GATEWAY:
             self.bad_gateway = True
             return _STAND_IN + data[2:]
-        if self.opcode < 8 and self.compressed and self.inflater is not None:
-            return self._inflate(self.inflater.feed, data)
-        return data
+        if self.opcode > 7:
+            return data
+        if self.compressed and self.inflater is not None:
+            inflated = self._inflate(self.inflater.feed, data)
+            if isinstance(inflated, CloseReason):
+                return inflated
+            data = inflated
+        return (
+            data
+            if not self.text or self._may_be_text(data)
+            else self.fail(ProtocolError(CloseCode.INVALID_DATA, _NOT_UTF8))
+        )
+
+    def _may_be_text(self, data: bytes) -> bool:
+        """Find at once what Python's decoder of UTF-8 waits with: half of a surrogate's bytes."""
+        self.last = data[-2:] if len(data) > 1 else self.last[-1:] + data
+        return not (len(self.last) == 2 and self.last[0] == 0xED and self.last[1] > 0x9F)
+
+    def fail(self, error: ProtocolError) -> CloseReason:
+        """Note what to raise, and return what makes wsproto fail."""
+        self.error = error
+        return CloseReason(int(error.code))
 
     def _inflate(self, inflate: Callable[..., bytes], *data: bytes) -> bytes | CloseReason:
         try:
             return inflate(*data)
         except ProtocolError as error:
-            self.error = error
-            return CloseReason(int(error.code))
+            return self.fail(error)
 
     def frame_inbound_complete(
         self,
@@ -269,7 +293,7 @@ class Framer:
                 if not first & RSV1:
                     return None  # wsproto fails it
                 self.drop()
-                raise ProtocolError(CloseCode.INVALID_DATA, "text is not UTF-8") from error
+                raise ProtocolError(CloseCode.INVALID_DATA, _NOT_UTF8) from error
         self._at = end
         return message
 
@@ -345,6 +369,6 @@ class Framer:
             if self._hooks.error is not None:
                 raise self._hooks.error from None
             code = CloseCode(int(error.code))
-            reason = "text is not UTF-8" if code is CloseCode.INVALID_DATA else str(error)
+            reason = _NOT_UTF8 if code is CloseCode.INVALID_DATA else str(error)
             raise ProtocolError(code, reason) from error
         return None
