@@ -133,11 +133,9 @@ class _Hooks(Extension):
             if isinstance(inflated, CloseReason):
                 return inflated
             data = inflated
-        return (
-            data
-            if not self.text or self._may_be_text(data)
-            else self.fail(ProtocolError(CloseCode.INVALID_DATA, _NOT_UTF8))
-        )
+        if self.text and not self._may_be_text(data):
+            return self.fail(ProtocolError(CloseCode.INVALID_DATA, _NOT_UTF8))
+        return data
 
     def _may_be_text(self, data: bytes) -> bool:
         """Find at once what Python's decoder of UTF-8 waits with: half of a surrogate's bytes."""
