@@ -250,7 +250,7 @@ async def test_pages_pass_a_proxy(proxy: Proxy, secure: bool, ca_file: Path, tmp
 async def test_the_client_is_known_behind_a_proxy(
     proxy: Proxy, secure: bool, client_tls: SSLContext
 ):
-    proxies = trioweb.TrustedProxies(["127.0.0.1"], header="X-Forwarded-For")
+    proxies = trioweb.TrustedProxies(["127.0.0.1"], header="X-Forwarded-For", also=["proto"])
     async with (
         our_server(proxies=proxies, authenticate=None) as (server, ours),
         proxy(server) as ports,
