@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-import socket
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +13,7 @@ import trio
 import trioweb
 from tests.conftest import missing
 from tests.helpers import serving
+from tests.programs import free_port, running
 from trioweb import TrustedProxies
 
 HAPROXY = """
@@ -67,38 +64,6 @@ def program(name: str) -> str:
     return shutil.which(name, path="/usr/local/sbin:/usr/sbin:/usr/local/bin:/usr/bin") or missing(
         f"{name} (Debian's package of that name)"
     )
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
-@asynccontextmanager
-async def running(command: list[str], port: int) -> AsyncIterator[None]:
-    """Run a proxy for the length of a block, which begins when the port is open."""
-    process = await trio.lowlevel.open_process(command)
-    try:
-        # Another process tells nobody that it is ready: ask until it answers.
-        with trio.fail_after(20):
-            while True:
-                assert process.poll() is None, "the proxy ended"
-                try:
-                    stream = await trio.open_tcp_stream("127.0.0.1", port)
-                except OSError:
-                    await trio.sleep(0.02)
-                else:
-                    await stream.aclose()
-                    break
-        yield
-    finally:
-        process.send_signal(signal.SIGTERM)
-        with trio.move_on_after(5, shield=True) as scope:
-            await process.wait()
-        if scope.cancelled_caught:
-            process.kill()
-            with trio.CancelScope(shield=True):
-                await process.wait()
 
 
 async def tell(ws: trioweb.WebSocket) -> None:

@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from tests.conftest import missing
+from tests.programs import free_port
 from trioweb import listening
 from trioweb.listening import is_loopback, url_of
 
@@ -27,13 +28,6 @@ def names(listeners: Listeners) -> list[tuple[str, int]]:
 async def close(listeners: Listeners) -> None:
     for listener in listeners:
         await listener.aclose()
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 @pytest.fixture

@@ -7,11 +7,9 @@ import gc
 import shutil
 import socket
 import ssl
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,8 +19,18 @@ from trio.testing import MockClock
 
 import trioweb
 from tests.conftest import missing
-from tests.helpers import Peer, echo, guard, numeric_url, port_of, scripted, serving, tasks
+from tests.helpers import (
+    Peer,
+    echo,
+    guard,
+    numeric_url,
+    port_of,
+    scripted,
+    serving,
+    tasks,
+)
 from tests.helpers import virtual_clock as make_clock
+from tests.programs import free_port, running
 from trioweb import Limits, Proxy, Timeouts
 from trioweb.addresses import Address, choose_proxy
 from trioweb.host import current_host
@@ -680,29 +688,8 @@ async def test_a_proxy_on_a_virtual_network(kind, autojump_clock):
 # Real ones.
 
 
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
-
-
-@asynccontextmanager
-async def running(command: list[str], port: int) -> AsyncIterator[None]:
-    """Run a program for the length of a block, which begins when it listens."""
-    if shutil.which(command[0]) is None:
-        missing(f"{command[0]} (apt-get install {command[0]})")
-    quiet = partial(trio.run_process, command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    with guard():
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(quiet)
-            while True:  # it says nothing when it is ready
-                with suppress(OSError):
-                    await (await trio.open_tcp_stream("127.0.0.1", port)).aclose()
-                    break
-                await trio.sleep(0.01)
-            yield
-            nursery.cancel_scope.cancel()
+def program(name: str) -> str:
+    return shutil.which(name) or missing(f"{name} (apt-get install {name})")
 
 
 @pytest.mark.parametrize("tls", [False, True])
@@ -711,7 +698,7 @@ async def test_tinyproxy(tls, tmp_path: Path, server_tls, client_tls):
     configuration = tmp_path / "tinyproxy.conf"
     lines = [f"Port {port}", "Listen 127.0.0.1", "Timeout 60", "BasicAuth me secret"]
     configuration.write_text("\n".join(lines) + "\n")
-    command = ["tinyproxy", "-d", "-c", str(configuration)]
+    command = [program("tinyproxy"), "-d", "-c", str(configuration)]
     context = server_tls if tls else None
     async with serving(echo, ssl_context=context) as server, running(command, port):
         where = f"127.0.0.1:{port}"
@@ -731,7 +718,17 @@ async def test_tinyproxy(tls, tmp_path: Path, server_tls, client_tls):
 @pytest.mark.parametrize("tls", [False, True])
 async def test_microsocks(tls, server_tls, client_tls):
     port = free_port()
-    command = ["microsocks", "-i", "127.0.0.1", "-p", str(port), "-u", "me", "-P", "secret"]
+    command = [
+        program("microsocks"),
+        "-i",
+        "127.0.0.1",
+        "-p",
+        str(port),
+        "-u",
+        "me",
+        "-P",
+        "secret",
+    ]
     context = server_tls if tls else None
     async with serving(echo, ssl_context=context) as server, running(command, port):
         where = f"127.0.0.1:{port}"

@@ -18,7 +18,6 @@ from __future__ import annotations
 import ast
 import os
 import re
-import socket
 import sys
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,6 +26,8 @@ from typing import Any
 
 import pytest
 import trio
+
+from tests.programs import free_port, until_listening
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -92,25 +93,6 @@ def scenarios(name: str, text: str) -> list[Scenario]:
     return found
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
-async def until_listening(server: trio.Process, port: int) -> None:
-    # Another process cannot tell a virtual clock that it is ready: ask until it answers.
-    with trio.fail_after(PATIENCE):
-        while True:
-            assert server.poll() is None, "the server ended before it listened"
-            try:
-                stream = await trio.open_tcp_stream("127.0.0.1", port)
-            except OSError:
-                await trio.sleep(0.02)
-            else:
-                await stream.aclose()
-                return
-
-
 async def run_scenario(scenario: Scenario, folder: Path) -> None:
     port = free_port()
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
@@ -129,7 +111,7 @@ async def run_scenario(scenario: Scenario, folder: Path) -> None:
         server: trio.Process | None = None
         if scenario.server is not None:
             server = await nursery.start(run(scenario.server, "server.py"))
-            await until_listening(server, port)
+            await until_listening(server, port, PATIENCE)
         for number, program in enumerate(scenario.programs):
             client = run(
                 program.source, f"program{number}.py", *program.runner, capture_stdout=True

@@ -156,9 +156,8 @@ class WebSocket(trio.abc.Channel[Message]):
     async def wait_written(self) -> None:
         """Wait until the transport has taken all that was sent, so that nothing is queued here.
 
-        Of a message in pieces those count that are there. What is made only
-        then and sent next is as fresh as can be: the way to send state to
-        slow receivers. Raises as `send` does.
+        Of a message in pieces those count that are there. What is made only then and sent next is
+        as fresh as can be: the way to send state to slow receivers. Raises as `send` does.
         """
         await trio.lowlevel.checkpoint()
         await self._outbox.wait_written()
