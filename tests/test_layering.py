@@ -25,10 +25,13 @@ LAYERS: dict[str, list[str]] = {
         "protocol.deflate",
         "protocol.handshake",
         "protocol.proxy",
-        "protocol.encoder",
+        "protocol.frames",
+        "protocol.control",
         "protocol.assembler",
+        "protocol.pure",
         "protocol._framer",  # the native framer, chosen by framer.py
         "protocol.framer",
+        "protocol.encoder",
         "protocol.machine",
     ],
     "2 one connection": [

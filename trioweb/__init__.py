@@ -34,6 +34,7 @@ from .errors import (
 from .forwarded import TrustedProxies
 from .listening import open_listeners, open_unix_listener
 from .pages import Site
+from .protocol.framer import framer
 from .routing import Router
 from .server import Server, ServerOptions, open_server, serve
 from .streaming import MessageReader, MessageWriter
@@ -83,6 +84,7 @@ __all__ = [
     "WebSocket",
     "broadcast",
     "connect",
+    "framer",
     "open_listeners",
     "open_server",
     "open_unix_listener",

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.helpers import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Frame, frames_in
-from trioweb.protocol.encoder import Encoder, Opcode
+from trioweb.protocol.encoder import Encoder
+from trioweb.protocol.frames import Opcode
 from trioweb.types import Close, Side
 
 

@@ -19,8 +19,8 @@ from tests.helpers import (
 )
 from trioweb.config import Limits
 from trioweb.errors import ProtocolError
-from trioweb.protocol.encoder import Opcode
-from trioweb.protocol.framer import ControlFrame, Framer
+from trioweb.protocol.framer import Framer
+from trioweb.protocol.frames import ControlFrame, Opcode
 from trioweb.types import Close, Side
 
 

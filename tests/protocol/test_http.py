@@ -97,6 +97,7 @@ def test_a_host_is_taken_as_it_stands(host: str):
 @pytest.mark.parametrize("host", [b"\xe9", b"a b", b"a,b", b"a/b", b"u@h", b"[::1", b"a:b", b"a#b"])
 def test_a_malformed_host_is_refused(host: bytes):
     assert refused(b"GET / HTTP/1.1\r\nHost: %b\r\n\r\n" % host).status == 400
+    assert refused(b"GET http://a/ HTTP/1.1\r\nHost: %b\r\n\r\n" % host).status == 400
     with pytest.raises(ValueError, match="not a host"):
         check_host(host.decode("latin-1"))
 

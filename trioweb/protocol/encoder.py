@@ -6,32 +6,19 @@ source that a test can seed.
 
 from __future__ import annotations
 
-import enum
 import secrets
-import struct
 from collections.abc import Callable
 
 from ..types import Close, CloseCode, Message, Side
 from .deflate import Deflater, Setting
+from .framer import frame
+from .frames import FIN, RSV1, Opcode
 
-__all__ = ["Encoder", "Opcode", "Pieces", "Shared", "mask"]
-
-
-class Opcode(enum.IntEnum):
-    """The opcodes of frames (RFC 6455, 5.2)."""
-
-    CONTINUATION = 0x0
-    TEXT = 0x1
-    BINARY = 0x2
-    CLOSE = 0x8
-    PING = 0x9
-    PONG = 0xA
+__all__ = ["Encoder", "Pieces", "Shared"]
 
 
-FIN = 0x80
-RSV1 = 0x40
-_TEXT = FIN | 0x1
-_BINARY = FIN | 0x2
+_TEXT = FIN | Opcode.TEXT
+_BINARY = FIN | Opcode.BINARY
 
 
 class Encoder:
@@ -123,19 +110,8 @@ class Encoder:
         return frames
 
     def _frame(self, first: int, data: bytes) -> bytes:
-        length = len(data)
-        masked = 0x80 if self._mask else 0
-        if length < 126:
-            head = bytes((first, masked | length))
-        elif length < 2**16:
-            head = struct.pack("!BBH", first, masked | 126, length)
-        else:
-            head = struct.pack("!BBQ", first, masked | 127, length)
-        if not masked:
-            return head + data
         # A fresh key that nobody can foresee for every frame (RFC 6455, 5.3 and 10.3).
-        key = self._token_bytes(4)
-        return b"".join((head, key, mask(data, key)))
+        return frame(first, data, self._token_bytes(4) if self._mask else None)
 
 
 class Pieces:
@@ -185,11 +161,3 @@ class Shared:
 
 def _payload(message: Message) -> tuple[int, bytes]:
     return (_TEXT, message.encode()) if isinstance(message, str) else (_BINARY, message)
-
-
-def mask(data: bytes, key: bytes) -> bytes:
-    """Mask or unmask: one long exclusive or, the quickest that Python itself has."""
-    length = len(data)
-    stream = (key * (length // 4 + 1))[:length]
-    number = int.from_bytes(data, "little") ^ int.from_bytes(stream, "little")
-    return number.to_bytes(length, "little")

@@ -1,372 +1,39 @@
-"""Bytes to frames.
+"""Which framer decodes and encodes data frames: the native one where it is built, else wsproto's.
 
-wsproto's `FrameProtocol` parses what comes. Only a *plain* frame (a whole message, all of it in one
-read) is decoded in place, since that runs for every message and costs wsproto most of a
-message's time. A native framer will do that behind the same methods.
+``TRIOWEB_PURE=1`` in the environment forces wsproto's. Both give the same results byte for byte.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
+import os
+from typing import TYPE_CHECKING, Literal
 
-from wsproto.extensions import Extension
-from wsproto.frame_protocol import CloseReason, FrameDecoder, FrameProtocol, ParseFailed, RsvBits
-from wsproto.frame_protocol import Opcode as WsprotoOpcode
+from . import pure
 
-from ..config import Limits
-from ..errors import ProtocolError
-from ..types import Close, CloseCode, Message, Side
-from .assembler import Assembler, Piece
-from .deflate import Inflater
-from .encoder import FIN, RSV1, Opcode, mask
-
-__all__ = ["ControlFrame", "Framer", "Pause"]
+__all__ = ["Framer", "frame", "framer", "mask"]
 
 
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """Much was decoded, and it was no event yet; there is more, but others want the thread."""
-
-
-_PAUSE = Pause()
-
-
-class ControlFrame(NamedTuple):
-    """A control frame: for CLOSE ``payload`` is a `Close`, else the application data."""
-
-    opcode: Opcode
-    payload: bytes | Close
-
-
-#: First bytes of frames that are a whole message, without extensions.
-_PLAIN = frozenset({FIN | Opcode.TEXT, FIN | Opcode.BINARY})
-#: The same, compressed (RFC 7692, 6).
-_COMPRESSED = frozenset(first | RSV1 for first in _PLAIN)
-_NO_RSV = RsvBits(False, False, False)
-_CONTINUATION = WsprotoOpcode.CONTINUATION
-_BAD_GATEWAY = CloseCode.BAD_GATEWAY.to_bytes(2, "big")
-#: A code that wsproto lets through in place of 1014, which it does not know (registered 2016).
-_STAND_IN = CloseReason.SERVICE_RESTART.to_bytes(2, "big")
-#: So many frames that bring no message are decoded in one go: others want the thread, too.
-_MOST_FRAMES = 128
-#: Where there is compression so much is parsed in one go: DEFLATE makes a mebibyte of it at most,
-#: and `Framer.stream` may raise the limit while more is here.
-_SLICE = 2**10
-#: A slice counts as so many frames, since a peer can make it as dear.
-_SLICE_COST = _MOST_FRAMES // 4
-_LONGEST_HEADER = 14
-_NOT_UTF8 = "text is not UTF-8"
-#: What zlib takes for no limit at all.
-_UNBOUNDED = 2**62
-
-
-class _Hooks(Extension):
-    """wsproto's hook into each frame's header: limits act before the payload is read.
-
-    wsproto may show one header twice, when the mask behind it has not come yet.
-    """
-
-    name = "trioweb"
-
-    def __init__(self, assembler: Assembler, mask_length: int, inflater: Inflater | None) -> None:
-        self.assembler = assembler
-        self.inflater = inflater
-        #: Whether the message under way is compressed; its first frame says it for all.
-        self.compressed = False
-        #: Whether it is text, and the end of what has come of it.
-        self.text = False
-        self.last = b""
-        self.mask_length = mask_length
-        self.opcode = _CONTINUATION
-        #: Bytes fed and not yet decoded; wsproto need not be asked when there are none.
-        self.undecoded = 0
-        self.frame_length = 0
-        self.error: ProtocolError | None = None
-        self.bad_gateway = False
-
-    def enabled(self) -> bool:
-        return True
-
-    def offer(self) -> bool:
+def _native_is_there() -> bool:
+    if os.environ.get("TRIOWEB_PURE", "") not in ("", "0"):
         return False
-
-    def frame_inbound_header(
-        self,
-        proto: FrameDecoder | FrameProtocol,  # noqa: ARG002 - the signature is wsproto's
-        opcode: WsprotoOpcode,
-        rsv: RsvBits,
-        payload_length: int,
-    ) -> CloseReason | RsvBits:
-        self.opcode = opcode
-        extended = 0 if payload_length < 126 else 2 if payload_length < 2**16 else 8
-        self.frame_length = 2 + extended + self.mask_length + payload_length
-        if opcode > 7:
-            return _NO_RSV
-        begins = opcode is not _CONTINUATION
-        compressed = rsv.rsv1 and self.inflater is not None if begins else self.compressed
-        try:
-            self.assembler.check(payload_length, continues=not begins, compressed=compressed)
-        except ProtocolError as error:
-            return self.fail(error)
-        self.compressed = compressed
-        if begins:
-            self.text = opcode is WsprotoOpcode.TEXT
-            self.last = b""
-        if self.inflater is not None:
-            self.inflater.limit = int(min(self.assembler.max_size, _UNBOUNDED))
-        return RsvBits(compressed and begins, False, False)
-
-    def frame_inbound_payload_data(
-        self,
-        proto: FrameDecoder | FrameProtocol,  # noqa: ARG002 - the signature is wsproto's
-        data: bytes,
-    ) -> bytes | CloseReason:
-        if self.opcode is WsprotoOpcode.CLOSE and data[:2] == _BAD_GATEWAY:
-            self.bad_gateway = True
-            return _STAND_IN + data[2:]
-        if self.opcode > 7:
-            return data
-        if self.compressed and self.inflater is not None:
-            inflated = self._inflate(self.inflater.feed, data)
-            if isinstance(inflated, CloseReason):
-                return inflated
-            data = inflated
-        if self.text and not self._may_be_text(data):
-            return self.fail(ProtocolError(CloseCode.INVALID_DATA, _NOT_UTF8))
-        return data
-
-    def _may_be_text(self, data: bytes) -> bool:
-        """Find at once what Python's decoder of UTF-8 waits with: half of a surrogate's bytes."""
-        self.last = data[-2:] if len(data) > 1 else self.last[-1:] + data
-        return not (len(self.last) == 2 and self.last[0] == 0xED and self.last[1] > 0x9F)
-
-    def fail(self, error: ProtocolError) -> CloseReason:
-        """Note what to raise, and return what makes wsproto fail."""
-        self.error = error
-        return CloseReason(int(error.code))
-
-    def _inflate(self, inflate: Callable[..., bytes], *data: bytes) -> bytes | CloseReason:
-        try:
-            return inflate(*data)
-        except ProtocolError as error:
-            return self.fail(error)
-
-    def frame_inbound_complete(
-        self,
-        proto: FrameDecoder | FrameProtocol,  # noqa: ARG002 - the signature is wsproto's
-        fin: bool,
-    ) -> bytes | CloseReason | None:
-        self.undecoded -= self.frame_length
-        if self.opcode < 8:
-            self.assembler.finished_frame(fin=fin)
-            if fin and self.compressed and self.inflater is not None:
-                self.compressed = False
-                return self._inflate(self.inflater.finish)
-        return None
+    try:
+        from . import _framer
+    except ImportError:
+        return False
+    return bool(_framer)
 
 
-class Framer:
-    """The frames that come on one connection.
+_is_native = _native_is_there()
+if TYPE_CHECKING or not _is_native:
+    Framer, frame, mask = pure.Framer, pure.frame, pure.mask
+else:
+    from ._framer import Framer, frame, mask
 
-    After `next` has raised, or has returned a CLOSE, it returns None for ever.
+
+def framer() -> Literal["native", "pure"]:
+    """Tell which framer runs: ``native``, the compiled one, or ``pure``, wsproto's.
+
+    The pure one is slower by a multiple. It runs where the package was installed without a C
+    compiler, and where ``TRIOWEB_PURE=1`` asks for it.
     """
-
-    __slots__ = (
-        "_assembler",
-        "_at",
-        "_backlog",
-        "_budget",
-        "_data",
-        "_hooks",
-        "_inflater",
-        "_masked",
-        "_max_size",
-        "_over",
-        "_plain_starts",
-        "_proto",
-    )
-
-    def __init__(
-        self,
-        side: Side,
-        limits: Limits,
-        inflater: Inflater | None = None,
-    ) -> None:
-        client = side is Side.CLIENT
-        self._inflater = inflater
-        self._plain_starts = _PLAIN if inflater is None else _PLAIN | _COMPRESSED
-        self._assembler = Assembler(limits)
-        self._max_size = limits.max_message
-        self._hooks = _Hooks(self._assembler, 0 if client else 4, inflater)
-        self._proto = FrameProtocol(client, [self._hooks])
-        #: What wsproto is to get after what it has.
-        self._backlog = b""
-        #: How many frames may still be decoded in one go.
-        self._budget = 0
-        #: Whether the frames that come are masked.
-        self._masked = not client
-        #: A read that starts at a frame, and how much of it is decoded; None: wsproto has it.
-        self._data: bytes | None = None
-        self._at = 0
-        self._over = False
-
-    def feed(self, data: bytes) -> None:
-        """Take bytes from the peer."""
-        if self._over:
-            return
-        if self._data is not None:
-            self._hand_over(self._data)
-        if self._hooks.undecoded or self._assembler.in_message:
-            self._give(data)
-        else:
-            self._data = data
-            self._at = 0
-
-    def stream(self, limit: float) -> None:
-        """From now on return messages in pieces, and take them up to ``limit`` bytes."""
-        self._assembler.stream(limit)
-        self._max_size = int(min(self._assembler.whole, limit))
-        # Small frames, too, may become large messages now.
-        self._plain_starts = _PLAIN
-
-    def drop(self) -> None:
-        """Forget what has come and take no more: the connection's remains may stay for a while."""
-        self._over = True
-        self._data = None
-        self._backlog = b""
-        self._hooks.undecoded = 0
-        self._assembler.drop()
-        if self._inflater is not None:
-            self._inflater.drop()
-        self._proto = FrameProtocol(not self._masked, [])
-
-    def next(self) -> Message | Piece | ControlFrame | Pause | None:
-        """Decode up to the next whole message or control frame; None when more is needed.
-
-        Raises `ProtocolError` at the first byte that is wrong.
-        """
-        if self._data is not None:
-            message = self._plain(self._data)
-            if message is not None:
-                return message
-            self._hand_over(self._data)
-        return self._any() if self._hooks.undecoded else None
-
-    def _plain(self, data: bytes) -> Message | None:
-        """Decode a plain frame where the read has got to; None if what is there is none."""
-        at, size = self._at, len(data)
-        if size - at < 2:
-            return None
-        first, length = data[at], data[at + 1]
-        start = at + 2
-        if first not in self._plain_starts or (length > 127) is not self._masked:
-            return None
-        length &= 127
-        if length > 125:
-            if length == 127 or size - start < 2:
-                return None
-            length = data[start] << 8 | data[start + 1]
-            start += 2
-            if length < 126:  # not the shortest encoding: wsproto words the failure
-                return None
-        key = None
-        if self._masked:
-            key = data[start : start + 4]
-            start += 4
-        end = start + length
-        if end > size or length > self._max_size:
-            return None
-        payload = data[start:end]
-        if key is not None:
-            payload = mask(payload, key)
-        if first & RSV1:
-            payload = self._inflate(payload)
-        message: Message = payload
-        if first & 0x0F == 1:
-            try:
-                message = payload.decode()
-            except UnicodeDecodeError as error:
-                if not first & RSV1:
-                    return None  # wsproto fails it
-                self.drop()
-                raise ProtocolError(CloseCode.INVALID_DATA, _NOT_UTF8) from error
-        self._at = end
-        return message
-
-    def _inflate(self, payload: bytes) -> bytes:
-        assert self._inflater is not None
-        try:
-            return self._inflater.feed(payload) + self._inflater.finish()
-        except ProtocolError:
-            self.drop()
-            raise
-
-    def _hand_over(self, data: bytes) -> None:
-        """Leave the rest of a read to wsproto."""
-        self._data = None
-        rest = data[self._at :]
-        if rest:
-            self._give(rest)
-
-    def _give(self, data: bytes) -> None:
-        """Give bytes to wsproto, or put them behind those that it is to get first."""
-        self._hooks.undecoded += len(data)
-        if self._inflater is None:
-            self._proto.receive_bytes(data)
-        else:
-            self._backlog += data
-
-    def _any(self) -> Message | Piece | ControlFrame | Pause | None:
-        """Decode by wsproto."""
-        self._budget = _MOST_FRAMES
-        found = self._frames()
-        while found is None and self._backlog and not self._over:
-            if self._budget <= 0:
-                return _PAUSE
-            self._budget -= _SLICE_COST
-            size = self._next_slice()
-            self._proto.receive_bytes(self._backlog[:size])
-            self._backlog = self._backlog[size:]
-            found = self._frames()
-        return found
-
-    def _next_slice(self) -> int:
-        """Return how much wsproto gets; the rest of a frame that is not compressed at once."""
-        hooks = self._hooks
-        given = hooks.undecoded - len(self._backlog)
-        if given >= _LONGEST_HEADER and hooks.opcode < 8 and not hooks.compressed:
-            return max(_SLICE, hooks.frame_length - given)
-        return _SLICE
-
-    def _frames(self) -> Message | Piece | ControlFrame | Pause | None:
-        """Decode what wsproto has."""
-        try:
-            for frame in self._proto.received_frames():
-                payload = frame.payload
-                if frame.opcode < 8:
-                    assert not isinstance(payload, tuple)  # only CLOSE carries one
-                    message = self._assembler.add(payload, last=frame.message_finished)
-                    if message is not None:
-                        return message
-                elif isinstance(payload, tuple):
-                    self._over = True
-                    code, reason = payload
-                    if self._hooks.bad_gateway:
-                        code = CloseCode.BAD_GATEWAY
-                    return ControlFrame(Opcode.CLOSE, Close(int(code), reason, by_peer=True))
-                else:
-                    assert isinstance(payload, bytes)
-                    return ControlFrame(Opcode(int(frame.opcode)), payload)
-                self._budget -= 1
-                if self._budget <= 0:
-                    return _PAUSE
-        except ParseFailed as error:
-            self._over = True
-            if self._hooks.error is not None:
-                raise self._hooks.error from None
-            code = CloseCode(int(error.code))
-            reason = _NOT_UTF8 if code is CloseCode.INVALID_DATA else str(error)
-            raise ProtocolError(code, reason) from error
-        return None
+    return "native" if _is_native else "pure"

@@ -185,14 +185,15 @@ def _understand(method: str, target: str, headers: Headers) -> Request:
         raise HttpError("this is not a proxy", 405)
     if "Transfer-Encoding" in headers and "Content-Length" in headers:
         raise HttpError("both Content-Length and Transfer-Encoding")  # RFC 9112, 6.1
+    hosts = [headers["Host"]] if headers.get("Host") else []
     absolute = _ABSOLUTE_FORM.fullmatch(target)
     if absolute:
-        # The authority in the target replaces Host, whatever that says (RFC 9112, 3.2.2).
+        # The authority in the target replaces Host, which must be one all the same (RFC 9112, 3.2).
         others = (line for line in headers.pairs() if line[0].lower() != "host")
+        hosts.append(absolute[1])
         headers = Headers([("Host", absolute[1]), *others])
         target = absolute[2] if absolute[2].startswith("/") else "/" + absolute[2]
-    host = headers.get("Host", "")
-    if (host or absolute) and not _HOST.fullmatch(host):
+    if not all(map(_HOST.fullmatch, hosts)):
         raise HttpError("the host is malformed")
     if (method, target) != ("OPTIONS", "*") and (
         not _ORIGIN_FORM.fullmatch(target) or "#" in target

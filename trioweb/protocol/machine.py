@@ -18,8 +18,9 @@ from ..errors import ProtocolError
 from ..types import Close, CloseCode, Message, Side, State
 from .assembler import Piece
 from .deflate import Agreement, Deflater, Inflater
-from .encoder import Encoder, Opcode, Pieces, Shared
-from .framer import Framer, Pause
+from .encoder import Encoder, Pieces, Shared
+from .framer import Framer
+from .frames import Opcode, Pause
 
 __all__ = [
     "Compression",
