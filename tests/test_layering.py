@@ -39,6 +39,9 @@ LAYERS: dict[str, list[str]] = {
         "transport",
         "host",
         "turns",
+        "pure_lanes",
+        "_lanes",  # the native ones, chosen by lanes.py
+        "lanes",
         "outbox",
         "attendant",
         "reading",  # pongs go to the outbox

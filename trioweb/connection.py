@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,36 +13,6 @@ from .streaming import Incoming, MessageReader, MessageWriter
 from .types import Close, CloseCode, Message, Request, Response, State
 
 __all__ = ["Statistics", "WebSocket", "check_message", "lifecycle_of"]
-
-#: A full checkpoint at least every so many calls, or bytes, whichever is first.
-_CALLS = 64
-_BYTES = 2**16
-
-
-class _Turn(threading.local):
-    """What the running task has sent and received since it last gave up its turn."""
-
-    task: object = None
-    calls = 0
-    size = 0
-
-
-_turn = _Turn()
-
-
-def _checkpoint_is_due(size: int) -> bool:
-    turn = _turn
-    task = trio.lowlevel.current_task()
-    if turn.task is not task:  # another task has run since
-        turn.task = task
-        turn.calls = turn.size = 0
-    turn.calls += 1
-    turn.size += size
-    if turn.calls < _CALLS and turn.size < _BYTES:
-        return False
-    turn.calls = turn.size = 0
-    return True
-
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
@@ -129,8 +98,10 @@ class WebSocket(trio.abc.Channel[Message]):
         Raises `ConnectionBroken` after the connection's end, `ConnectionClosedByUs` after
         `aclose`, `TypeError` for another type, `UnicodeEncodeError` for a lone surrogate.
         """
-        message = value if isinstance(value, (str, bytes)) else check_message(value)
-        if _checkpoint_is_due(len(message)):
+        if compress is None and self._outbox.offer(value, self._inbox):
+            return
+        message = check_message(value)
+        if self._outbox.turn.due(len(message)):
             await trio.lowlevel.checkpoint()
         if self._outbox.full and self._life.closed is None:
             await self._outbox.wait_room()
@@ -140,7 +111,7 @@ class WebSocket(trio.abc.Channel[Message]):
         self, value: Message | bytearray | memoryview, *, compress: bool | None = None
     ) -> None:
         """Send as `send` does, or raise `trio.WouldBlock` when the outbox is full."""
-        message = value if isinstance(value, (str, bytes)) else check_message(value)
+        message = check_message(value)
         if self._outbox.full and self._life.closed is None:
             raise trio.WouldBlock
         self._put(message, compress)
@@ -172,16 +143,8 @@ class WebSocket(trio.abc.Channel[Message]):
         Raises `EndOfChannel` after a clean end, `ConnectionBroken` after any other,
         `ConnectionClosedByUs` after `aclose`, `trio.BusyResourceError` if another task waits.
         """
-        while True:
-            inbox = self._inbox
-            if inbox and _checkpoint_is_due(len(inbox[0])):
-                await trio.lowlevel.checkpoint()
-            if not inbox:
-                await self._wait_inbox()
-            one = self._reading.take()
-            message = one if isinstance(one, (str, bytes)) else self._pieces().add(one)
-            if message is not None:
-                return message
+        message = self._reading.take()
+        return await self._receive() if message is None else message
 
     async def receive_stream(self, *, limit: float | None = None) -> MessageReader:
         """Wait for the next message and return it before its end: a channel of its pieces.
@@ -199,8 +162,24 @@ class WebSocket(trio.abc.Channel[Message]):
         while reader is None:
             await trio.lowlevel.checkpoint()
             await self._wait_inbox()
-            reader = self._pieces().open(self._reading.take())
+            reader = self._pieces().open(self._reading.pop())
         return reader
+
+    async def _receive(self) -> Message:
+        while True:
+            if self._inbox:
+                if self._reading.turn.due(len(self._inbox[0])):
+                    await trio.lowlevel.checkpoint()
+            else:
+                # Not by `_wait_inbox`: each coroutine in between is one more to go through.
+                if self._life.closed is None:
+                    await self._reading.wait_message()
+                if not self._inbox:
+                    await self._wait_inbox()
+            one = self._reading.pop()
+            message = one if isinstance(one, (str, bytes)) else self._pieces().add(one)
+            if message is not None:
+                return message
 
     async def _wait_inbox(self) -> None:
         while not self._inbox:
@@ -215,9 +194,12 @@ class WebSocket(trio.abc.Channel[Message]):
         return self._incoming
 
     async def __anext__(self) -> Message:
-        # As Trio's own, less one coroutine: this runs for every message.
+        # As Trio's own, less one coroutine or two: this runs for every message.
+        message = self._reading.take()
+        if message is not None:
+            return message
         try:
-            return await self.receive()
+            return await self._receive()
         except trio.EndOfChannel:
             raise StopAsyncIteration from None
 
@@ -228,7 +210,7 @@ class WebSocket(trio.abc.Channel[Message]):
         """
         self._reading.receive_nowait()
         while self._inbox:
-            one = self._reading.take()
+            one = self._reading.pop()
             message = self._pieces().add(one) if isinstance(one, Piece) else one
             if message is not None:
                 return message

@@ -21,6 +21,7 @@ from .config import Heartbeat, Limits, Timeouts
 from .errors import ConnectionBroken, ConnectionClosedByUs, ConnectionEnded, EndOfChannel
 from .heartbeat import beat
 from .host import current_host
+from .lanes import current_turn
 from .nursery import OwnNursery
 from .outbox import Outbox
 from .protocol.machine import Compression, Failed, Machine, PeerClosed, Ping
@@ -116,7 +117,7 @@ class Lifecycle:
         self.transport = transport
         self.machine = Machine(side, limits, self._token_bytes, compression)
         self.machine.upgraded(trailing_data)
-        self.outbox = Outbox(transport, self.machine, limits, timeouts, self)
+        self.outbox = Outbox(transport, self.machine, current_turn(), limits, timeouts, self)
         self._attendant = attendant or Attendant()
         self._own_attendant = attendant is None
         self.reading = Reading(
@@ -278,6 +279,7 @@ class Lifecycle:
         if self.closed is not None:
             return
         self.closed = close
+        self.outbox.open = False
         self._receive_error = receive_error
         if close.code not in _CLEAN:
             words = str(close)  # the peer's, maybe: they must not write lines of their own
@@ -331,7 +333,7 @@ class Lifecycle:
         ping = SentPing()
         payload = self._token_bytes(4)
         self.pings[payload] = ping
-        self.outbox.control(Ping(payload), now=True)
+        self.outbox.put_control(Ping(payload), now=True)
         self.reading.wake_reader()
         return payload, ping
 

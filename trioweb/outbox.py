@@ -13,6 +13,7 @@ from typing import Protocol, TypeAlias
 import trio
 
 from .config import Limits, Timeouts
+from .lanes import OutLane, Turn
 from .protocol.assembler import size_of
 from .protocol.machine import Machine, Ping, Pong
 from .transport import NonblockingTransport, Transport
@@ -46,19 +47,13 @@ class OutboxOwner(Protocol):
         """Hear that nothing could be written for `Timeouts.write`."""
 
 
-class Outbox:
-    """Queue and writer. Any task may put; nothing but the ``wait_`` methods and `run` awaits.
-
-    ``size`` counts the bytes queued and not yet taken by the transport.
-    """
+class Outbox(OutLane):
+    """Queue and writer. Any task may put; nothing but the ``wait_`` methods and `run` awaits."""
 
     __slots__ = (
         "_behind",
         "_behind_size",
         "_changed",
-        "_control",
-        "_data",
-        "_is_marked",
         "_limits",
         "_machine",
         "_nonblocking",
@@ -68,14 +63,11 @@ class Outbox:
         "_timeout",
         "_transport",
         "_turnstile",
-        "_unwritten",
         "_work",
         "_writing",
         "bytes_sent",
         "dead",
         "dropped",
-        "messages_sent",
-        "size",
         "streams",
     )
 
@@ -83,21 +75,21 @@ class Outbox:
         self,
         transport: Transport,
         machine: Machine,
+        turn: Turn,
         limits: Limits,
         timeouts: Timeouts,
         owner: OutboxOwner,
     ) -> None:
+        super().__init__(turn, limits)
         self._transport = transport
         self._nonblocking = transport if isinstance(transport, NonblockingTransport) else None
+        self.is_nonblocking = self._nonblocking is not None
+        self.plain, self.token_bytes = machine.plain
         self._machine = machine
         self._limits = limits
         self._timeout = timeouts.write
         self._owner = owner
-        self._data: deque[bytes] = deque()
-        self._control: list[bytes] = []
-        self._unwritten: memoryview | None = None
         self._writing = False
-        self._is_marked = False
         self._started = False
         self._retired = False
         self._work = trio.lowlevel.ParkingLot()
@@ -109,16 +101,14 @@ class Outbox:
         #: Who sends a message in pieces, and behind them those who want to, in line.
         self.streams: list[object] = []
         self.dead = False
-        self.size = 0
         self.bytes_sent = 0
-        self.messages_sent = 0
         #: Messages that waited behind one in pieces which never came to its end.
         self.dropped = 0
 
     @property
     def idle(self) -> bool:
         """Whether nothing is queued or being written."""
-        return not (self._data or self._control or self._writing) and self._unwritten is None
+        return not (self.data or self.control or self._writing) and self.unwritten is None
 
     @property
     def full(self) -> bool:
@@ -128,17 +118,17 @@ class Outbox:
     def _is_at_mark(self) -> bool:
         behind = 0 if self._behind is None else len(self._behind)
         limits = self._limits
-        return self.size >= limits.outbox_bytes or len(self._data) + behind >= limits.outbox_frames
+        return self.size >= limits.outbox_bytes or len(self.data) + behind >= limits.outbox_frames
 
     @property
     def control_full(self) -> bool:
         """Whether so many control frames wait that nobody may read more pings."""
-        return len(self._control) >= self._limits.outbox_control
+        return len(self.control) >= self._limits.outbox_control
 
     @property
     def frames(self) -> int:
         """Frames queued; of a message that waits to be encoded, one."""
-        count = len(self._data) + len(self._control)
+        count = len(self.data) + len(self.control)
         return count if self._behind is None else count + len(self._behind)
 
     def put(self, message: Message, *, later: bool = False, compress: bool | None = None) -> None:
@@ -161,36 +151,38 @@ class Outbox:
             self._wait_behind(frames, sum(map(len, frames)))
 
     def _put_frames(self, frames: list[bytes], *, later: bool) -> None:
-        self.messages_sent += 1
-        if len(frames) == 1 and not later and self._nonblocking is not None and self.idle:
-            self._write_now(frames[0])
+        if len(frames) == 1:
+            self.enqueue(frames[0], later=later)
             return
-        self._data.extend(frames)
+        self.messages_sent += 1
+        self.data.extend(frames)
         self.size += sum(map(len, frames))
-        self._schedule(now=not later)
+        self.schedule(now=not later)
 
     def begin_pieces(self) -> None:
         """Let every other message wait behind the one that now leaves in pieces."""
         self._behind = deque()
+        self.detours += 1
 
     def put_piece(self, frames: list[bytes]) -> None:
         """Queue a piece of it, and write at once what the transport takes."""
-        self._data.extend(frames)
+        self.data.extend(frames)
         self.size += sum(map(len, frames))
-        self._schedule(now=True)
+        self.schedule(now=True)
 
     async def wait_piece_room(self) -> None:
         """Wait until a piece may be queued, whatever waits behind it, or all is over."""
         limits = self._limits
         while not self._owner.ended() and (
             self.size - self._behind_size >= limits.outbox_bytes
-            or len(self._data) >= limits.outbox_frames
+            or len(self.data) >= limits.outbox_frames
         ):
             await self._changed.park()
 
     def end_pieces(self) -> None:
         """Let the messages that waited follow: the last piece is queued."""
         waiting, self._behind = self._behind or (), None
+        self.detours -= 1
         self.size -= self._behind_size
         self._behind_size = 0
         self.messages_sent += 1
@@ -218,28 +210,29 @@ class Outbox:
             self.size -= self._behind_size
             self._behind_size = 0
             self._behind = None
+            self.detours -= 1
 
-    def control(self, event: Ping | Pong, *, now: bool = False) -> None:
+    def put_control(self, event: Ping | Pong, *, now: bool = False) -> None:
         """Queue a ping or pong in front of the data; drop it when nothing may be sent."""
         if self._machine.may_send and not self.dead:
             frame = self._machine.control(event)
-            self._control.append(frame)
+            self.control.append(frame)
             self.size += len(frame)
-            self._schedule(now=now)
+            self.schedule(now=now)
 
     def close(self, close: Close) -> None:
         """Queue the close frame behind everything else, and try to write."""
         self._drop_behind()
         if self._machine.may_send and not self.dead:
             frame = self._machine.close(close)
-            self._data.append(frame)
+            self.data.append(frame)
             self.size += len(frame)
-            self._schedule(now=True)
+            self.schedule(now=True)
 
     def flush(self) -> None:
         """Write what the transport takes now. Never raises: a broken link goes to the owner."""
         # What the kernel did not take last time is the writer task's.
-        if self._unwritten is None and (self._data or self._control):
+        if self.unwritten is None and (self.data or self.control):
             self._write()
 
     def _write(self) -> None:
@@ -251,7 +244,7 @@ class Outbox:
                 taken = transport.write_nowait(chunk)
                 self._took(taken)
                 if taken < len(chunk):
-                    self._unwritten = memoryview(chunk)[taken:]
+                    self.unwritten = memoryview(chunk)[taken:]
                     self._wake_writer()
                     break
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
@@ -264,9 +257,9 @@ class Outbox:
         self._drop_behind()
         self.dead = True
         self.size = 0
-        self._data.clear()
-        self._control.clear()
-        self._unwritten = None
+        self.data.clear()
+        self.control.clear()
+        self.unwritten = None
         self._work.unpark_all()
         self._changed.unpark_all()
 
@@ -281,9 +274,13 @@ class Outbox:
         """
         if self._turnstile is None:
             self._turnstile = trio.StrictFIFOLock()
-        async with self._turnstile:
-            while not self._owner.ended() and self._is_at_mark():
-                await self._changed.park()
+        self.detours += 1
+        try:
+            async with self._turnstile:
+                while not self._owner.ended() and self._is_at_mark():
+                    await self._changed.park()
+        finally:
+            self.detours -= 1
 
     async def wait_control_room(self) -> None:
         """Write, let others run, and wait until a control frame may be queued, or all is over."""
@@ -340,33 +337,33 @@ class Outbox:
             self._writing = False
         self._took(taken)
         if taken < len(chunk):
-            self._unwritten = memoryview(chunk)[taken:]
+            self.unwritten = memoryview(chunk)[taken:]
         self._changed.unpark_all()
 
-    def _write_now(self, frame: bytes) -> None:
+    def write_now(self, encoded: bytes) -> None:
         assert self._nonblocking is not None
         try:
-            taken = self._nonblocking.write_nowait(frame)
+            taken = self._nonblocking.write_nowait(encoded)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self._owner.lost(error)
             return
         self.bytes_sent += taken
-        if taken < len(frame):
-            self._unwritten = memoryview(frame)[taken:]
-            self.size += len(frame) - taken
+        if taken < len(encoded):
+            self.unwritten = memoryview(encoded)[taken:]
+            self.size += len(encoded) - taken
             self._wake_writer()
 
     def _next_chunk(self) -> bytes | memoryview | None:
-        if self._unwritten is not None:
-            rest, self._unwritten = self._unwritten, None
+        if self.unwritten is not None:
+            rest, self.unwritten = self.unwritten, None
             return rest
-        data = self._data
-        if not self._control:
+        data = self.data
+        if not self.control:
             if not data:
                 return None
             if len(data) == 1:
                 return data.popleft()
-        pieces, self._control = self._control, []
+        pieces, self.control = self.control, []
         total = sum(map(len, pieces))
         while data and total < _GATHER:
             total += len(data[0])
@@ -378,14 +375,14 @@ class Outbox:
         if not self.dead:  # a write that was on its way when all was dropped
             self.size -= count
 
-    def _schedule(self, *, now: bool) -> None:
+    def schedule(self, *, now: bool) -> None:
         if self._nonblocking is None:
             self._wake_writer()
-        elif self._unwritten is None:  # else the writer waits for the kernel already
+        elif self.unwritten is None:  # else the writer waits for the kernel already
             if now:
                 self.flush()
-            elif not self._is_marked:
-                self._is_marked = True
+            elif not self.is_marked:
+                self.is_marked = True
                 at_next_turn(self._turn)
 
     def _wake_writer(self) -> None:
@@ -396,5 +393,5 @@ class Outbox:
             self._owner.start("writer")
 
     def _turn(self) -> None:
-        self._is_marked = False
+        self.is_marked = False
         self.flush()

@@ -18,6 +18,7 @@ import trio
 
 from .attendant import Attendant
 from .config import Limits, Timeouts
+from .lanes import InLane
 from .outbox import Outbox
 from .protocol.machine import Failed, Machine, Pause, PeerClosed, Piece, Ping, Pong
 from .transport import NonblockingTransport, Transport
@@ -46,6 +47,10 @@ class ReadingOwner(Protocol):
         """Let a close or a failure take effect: the messages before it are taken."""
 
 
+#: The first read of a connection, in bytes; a read that came full makes the next one twice as large.
+_READ = 2**14
+
+
 class _Role(enum.Enum):
     #: A task waits in `receive`, and reads.
     ATTENDED = enum.auto()
@@ -60,20 +65,22 @@ class _Role(enum.Enum):
 _ATTENDED, _LEFT, _MISSED, _READER = _Role
 
 
-class Reading:
+class Reading(InLane):
     """The inbox of one connection and the way into it."""
 
     __slots__ = (
         "_attendant",
         "_changed",
+        "_framer",
         "_heard",
-        "_inbox_size",
-        "_is_full",
         "_limits",
+        "_listeners",
         "_machine",
         "_nonblocking",
         "_outbox",
         "_owner",
+        "_parked",
+        "_read_size",
         "_role",
         "_scope",
         "_started",
@@ -85,7 +92,6 @@ class Reading:
         "bytes_received",
         "discarded",
         "eof",
-        "inbox",
         "last_heard",
         "listed",
         "messages_received",
@@ -102,9 +108,11 @@ class Reading:
         attendant: Attendant,
         owner: ReadingOwner,
     ) -> None:
+        super().__init__(outbox.turn)
         self._transport = transport
         self._nonblocking = transport if isinstance(transport, NonblockingTransport) else None
         self._machine = machine
+        self._framer = machine.framer
         self._outbox = outbox
         self._limits = limits
         self._timeouts = timeouts
@@ -113,16 +121,13 @@ class Reading:
         self._role = _LEFT
         self._started = False
         self._waiting = False
+        self._parked = self._listeners = 0
+        self._read_size = min(_READ, limits.read)
         self._scope: trio.CancelScope | None = None
         self._work = trio.lowlevel.ParkingLot()  # the reader task
         self._changed = trio.lowlevel.ParkingLot()  # everybody else
         self._heard = trio.lowlevel.ParkingLot()
         self._undecoded = True  # the handshake may have brought the first frames
-        self._inbox_size = 0
-        #: The inbox was at its mark, and is not empty since.
-        self._is_full = False
-        #: Messages, and pieces of those that are received as streams, decoded and not yet taken.
-        self.inbox: deque[Message | Piece] = deque()
         #: The peer's close or failure, not yet in effect.
         self.pending: PeerClosed | Failed | None = None
         self.eof = False
@@ -142,7 +147,7 @@ class Reading:
     @property
     def paused(self) -> bool:
         """Whether nobody reads because our own side is behind."""
-        return self._is_full or self._outbox.control_full
+        return self.is_full or self._outbox.control_full
 
     @property
     def deaf(self) -> bool:
@@ -157,31 +162,30 @@ class Reading:
         if self._waiting:
             raise trio.BusyResourceError("another task is receiving from this WebSocket")
         self._waiting = True
+        inbox, outbox = self.inbox, self._outbox
         self._attend()
         try:
             # What we answered must be out before we wait for more; and one turn of the loop
             # later the next message is often there, which spares the wait on the socket.
-            self._outbox.flush()
+            if outbox.data or outbox.control:
+                outbox.flush()
             await trio.lowlevel.checkpoint()
-            while not self.inbox and not self._owner.ended():
+            self.turn.taken()
+            while not inbox and outbox.open:
                 if self._undecoded:
                     self.pull()
-                    if not self.inbox and self.pending is None:
+                    if not inbox and self.pending is None:
                         # Control frames, or a part of a message: they must not keep the thread.
-                        await self._outbox.wait_control_room()
+                        await outbox.wait_control_room()
                 elif self.pending is not None:
                     self._owner.peer_ended(self.pending)
                 elif self._nonblocking is None:
-                    await self._changed.park()
-                elif self._outbox.control_full:
-                    await self._outbox.wait_control_room()
-                else:
-                    data = self._read_nowait(self._nonblocking)
-                    if data is not None:
-                        self._feed(data)
-                    elif not self.eof:
-                        self._outbox.flush()
-                        await self._nonblocking.wait_readable()
+                    await self._park()
+                elif outbox.control and outbox.control_full:
+                    await outbox.wait_control_room()
+                elif not self._read_nowait(self._nonblocking) and not self.eof:
+                    outbox.flush()
+                    await self._nonblocking.wait_readable()
         finally:
             self._waiting = False
             self._leave()
@@ -196,9 +200,7 @@ class Reading:
         if self._nonblocking is not None and not (
             self.inbox or self.pending or self.paused or self._undecoded
         ):
-            data = self._read_nowait(self._nonblocking)
-            if data is not None:
-                self._feed(data)
+            if self._read_nowait(self._nonblocking):
                 self.pull()
         if self.pending is not None and not (self.inbox or self._owner.ended()):
             self._owner.peer_ended(self.pending)
@@ -208,10 +210,13 @@ class Reading:
 
         Stops after `Limits.outbox_control` control frames, too: the caller lets others run.
         """
-        inbox, next_event, ended = self.inbox, self._machine.next_event, self._owner.ended()
+        ended = self._owner.ended()
+        if not ended:
+            self._pull_plain()
+        inbox, next_event = self.inbox, self._machine.next_event
         controls = self._limits.outbox_control
         most_bytes, most_messages = self._limits.inbox_bytes, self._limits.inbox_messages
-        while self._undecoded and controls:
+        while self._undecoded and controls and not (self.paused and not ended):
             event = next_event()
             if event is None:
                 self._undecoded = False
@@ -226,13 +231,13 @@ class Reading:
                     continue
                 inbox.append(event)
                 # Real memory, so that many empty messages count, and wide characters.
-                self._inbox_size += sys.getsizeof(data)
-                if self._inbox_size >= most_bytes or len(inbox) >= most_messages:
-                    self._is_full = True
+                self.inbox_size += sys.getsizeof(data)
+                if self.inbox_size >= most_bytes or len(inbox) >= most_messages:
+                    self.is_full = True
                 if self.paused:
                     break
             elif isinstance(event, Ping):
-                self._outbox.control(event.response())
+                self._outbox.put_control(event.response())
                 controls -= 1
                 if self._outbox.control_full and not ended:
                     break
@@ -244,28 +249,41 @@ class Reading:
             else:
                 self.pending = event
                 self._undecoded = False
-        if self._changed:
+        if self._parked:
             self._changed.unpark_all()
 
-    def take(self) -> Message | Piece:
-        """Take the first message out of the inbox, or piece of one."""
+    def _pull_plain(self) -> None:
+        """Decode what needs no second thought, in bulk."""
+        inbox, limits = self.inbox, self._limits
+        before = len(inbox)
+        room = limits.inbox_bytes - self.inbox_size
+        self.inbox_size += self._framer.pull(inbox, room, limits.inbox_messages - before)
+        self.messages_received += len(inbox) - before
+        if self._framer.empty:
+            self._undecoded = False
+            if self._parked:
+                self._changed.unpark_all()
+        if self.inbox_size >= limits.inbox_bytes or len(inbox) >= limits.inbox_messages:
+            self.is_full = True
+
+    def pop(self) -> Message | Piece:
+        """Take the first message out of the inbox, or piece of one, whatever is due."""
         message = self.inbox.popleft()
         if not self.inbox:
-            self._emptied()
+            self.emptied()
         return message
 
-    def _emptied(self) -> None:
+    def emptied(self) -> None:
         """Let whoever paused for the inbox go on."""
-        self._inbox_size = 0
-        self._is_full = False
-        if self._changed:
+        super().emptied()
+        if self._parked:
             self._changed.unpark_all()
 
     def discard(self) -> None:
         """Drop the inbox: the user closed the connection."""
         self.discarded += sum(not isinstance(one, Piece) or one.last for one in self.inbox)
         self.inbox.clear()
-        self._emptied()
+        self.emptied()
 
     def wake(self) -> None:
         """Let everyone look again: the connection is over, and the reader reads to its end."""
@@ -297,7 +315,18 @@ class Reading:
 
     async def wait_heard(self) -> None:
         """Wait for the next bytes from the peer, whatever they are."""
-        await self._heard.park()
+        self._listeners += 1
+        try:
+            await self._heard.park()
+        finally:
+            self._listeners -= 1
+
+    async def _park(self) -> None:
+        self._parked += 1
+        try:
+            await self._changed.park()
+        finally:
+            self._parked -= 1
 
     async def wait_unpaused(self) -> None:
         """Wait until our side reads again, or the peer turns out to have ended."""
@@ -305,17 +334,17 @@ class Reading:
             if self._outbox.control_full:
                 await self._outbox.wait_control_room()
             else:
-                await self._changed.park()
+                await self._park()
 
     async def wait_peer_closed(self) -> None:
         """Wait for the peer's close frame, its failure, or the end of the transport."""
         while self._machine.reads and not self.eof:
-            await self._changed.park()
+            await self._park()
 
     async def wait_eof(self) -> None:
         """Wait for the end of the transport."""
         while not self.eof:
-            await self._changed.park()
+            await self._park()
 
     async def wait_quiet(self, seconds: float) -> None:
         """Wait until nothing came for so long, or for the end of the transport."""
@@ -346,7 +375,7 @@ class Reading:
 
     async def _read(self) -> None:
         try:
-            data = await self._transport.read(self._limits.read)
+            data = await self._transport.read(self._read_size)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self._lost(error)
             return
@@ -375,23 +404,34 @@ class Reading:
                 self.listed = True
                 self._attendant.look_after(self)
 
-    def _read_nowait(self, transport: NonblockingTransport) -> bytes | None:
+    def _read_nowait(self, transport: NonblockingTransport) -> bool:
+        """Take what is there, if anything is, and decode what needs no second thought."""
         try:
-            return transport.read_nowait(self._limits.read)
+            data = transport.read_nowait(self._read_size)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self._lost(error)
-            return None
+            return False
+        if data is None:
+            return False
+        self._feed(data)
+        self._pull_plain()
+        return True
 
     def _feed(self, data: bytes) -> None:
+        size = len(data)
         self.last_heard = trio.current_time()
-        if self._heard:
+        if self._listeners:
             self._heard.unpark_all()
-        if data:
-            self.bytes_received += len(data)
-            self._undecoded = True
-            self._machine.feed(data)
-        else:
+        if not size:
             self._lost(None)
+            return
+        self.bytes_received += size
+        self._undecoded = True
+        self._framer.feed(data)
+        if size >= self._read_size:
+            self._read_size = min(2 * size, self._limits.read)
+        elif self._read_size > _READ and 4 * size < self._read_size:
+            self._read_size //= 2
 
     def _lost(self, error: Exception | None) -> None:
         self.eof = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import signal
 import ssl
@@ -16,23 +17,31 @@ from .abc import Observer
 from .attendant import Attendant
 from .auth import Authenticate
 from .config import Deflate, Heartbeat, Limits, Timeouts
-from .connection import WebSocket
+from .connection import WebSocket, lifecycle_of
 from .forwarded import TrustedProxies
 from .listening import default_room, is_loopback, open_listeners, url_of
 from .nursery import OwnNursery
 from .pages import OnRequest
 from .protocol.machine import check_close
 from .routing import Handler
-from .serving import Options, Upgraded, handshake, name_of, run_handler
+from .serving import Options, handshake, name_of, run_handler
+from .transport import StreamTransport
 from .types import Close, CloseCode
 
 __all__ = ["Server", "ServerOptions", "open_server", "serve"]
 
 logger = logging.getLogger("trioweb.server")
 
+#: The name of every connection's task; one string for all of them.
+_TASK = "trioweb.server.Server._run_handler"
+
 #: Who comes to a full server hears so; so many at a time, and whoever comes on top is cut. They
 #: cost as much as a handshake each, and must not become the way to exhaust the server.
 _REFUSALS = 32
+
+#: What accept(2) says when the system has nothing left, and the seconds until it is asked again.
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+_PAUSE = 0.1
 
 #: Of a drain's timeout, the part at its end in which cancelled handlers may clean up.
 _CLEAN_UP = 0.1
@@ -99,11 +108,13 @@ class Server:
         self._url = url_of(listeners, host, tls=options.ssl_context is not None)
         self._attendant = Attendant()
         self._handshakes: set[trio.CancelScope] = set()
-        self._running: dict[WebSocket, tuple[Upgraded, trio.CancelScope]] = {}
+        self._running: dict[WebSocket, None] = {}
         self._connections: dict[WebSocket, None] = {}
         self._refusals = 0
         self._changed = trio.lowlevel.ParkingLot()
         self._accepting = trio.CancelScope()
+        #: Around all handlers: a drain cancels those that are left all at once.
+        self._serving = trio.CancelScope()
         self._deadline: float | None = None
         self._close: Close | None = None
         self._drained = trio.Event()
@@ -158,11 +169,10 @@ class Server:
                 with trio.move_on_after(grace):
                     await self._wait_ended()
                 self._close = close
-                for upgraded, _ in self._running.values():
-                    upgraded.life.drain(close)
+                for ws in self._running:
+                    lifecycle_of(ws).drain(close)
                 await self._wait_ended()
-            for _, scope in self._running.values():
-                scope.cancel()
+            self._serving.cancel()
             with trio.CancelScope(deadline=self._deadline):
                 await self._wait_ended()
         finally:
@@ -184,63 +194,81 @@ class Server:
         signals = tuple(signals)
         if signals:
             await nursery.start(self._heed, signals, name="trioweb signals")
-        nursery.start_soon(self._accept, nursery, name="trioweb accept")
+        nursery.start_soon(self._accept, name="trioweb accept")
 
     async def wait_drained(self) -> None:
         """Wait until a drain is over."""
         await self._drained.wait()
 
-    async def _accept(self, nursery: trio.Nursery) -> None:
-        with self._accepting:
-            await trio.serve_listeners(
-                self._serve_one, list(self.listeners), handler_nursery=nursery
-            )
-        # Draining: who comes now is refused at once, instead of waiting for nobody.
-        for listener in self.listeners:
-            await trio.aclose_forcefully(listener)
+    async def _accept(self) -> None:
+        with self._serving:
+            async with trio.open_nursery() as handlers:
+                with self._accepting:
+                    async with trio.open_nursery() as nursery:
+                        for listener in self.listeners:
+                            nursery.start_soon(self._accept_from, listener, handlers)
 
-    async def _serve_one(self, stream: trio.abc.Stream) -> None:
-        upgraded: Upgraded | None = None
+    async def _accept_from(
+        self, listener: trio.abc.Listener[trio.abc.Stream], handlers: trio.Nursery
+    ) -> None:
+        async with listener:  # closed by a drain, so that who comes now is refused at once
+            while True:
+                try:
+                    # In one line: a name would keep each stream until the next one comes.
+                    handlers.start_soon(self._run_handler, await listener.accept(), name=_TASK)
+                except OSError as error:
+                    if error.errno not in _EXHAUSTED:
+                        raise
+                    logger.exception("accepting again in %s seconds", _PAUSE)
+                    await trio.sleep(_PAUSE)
+
+    async def _run_handler(self, stream: trio.abc.Stream) -> None:
+        ws = await self._shake_hands(stream)
+        del stream  # it is the connection's now, or closed
+        if ws is None:
+            return
+        self._running[ws] = None
+        try:
+            await run_handler(ws, self._options, self._admit)
+        finally:
+            del self._running[ws]
+            self._connections.pop(ws, None)
+            self._changed.unpark_all()
+            if self._deadline is not None and trio.current_time() > self._deadline:
+                logger.warning(
+                    "%s: the handler %s ended after the drain's deadline", ws.id, self._name(ws)
+                )
+
+    async def _shake_hands(self, stream: trio.abc.Stream) -> WebSocket | None:
+        ws: WebSocket | None = None
         served = len(self._handshakes) + len(self._running) - self._refusals
         full = served >= self._options.max_connections
-        if full and self._refusals >= _REFUSALS:
-            logger.info("%s: cut, the server is full", name_of(stream))
-            await trio.aclose_forcefully(stream)
-            return
-        self._refusals += full
-        with trio.CancelScope() as scope:
-            self._handshakes.add(scope)
+        try:
+            if full and self._refusals >= _REFUSALS:
+                logger.info("%s: cut, the server is full", name_of(StreamTransport(stream)))
+                return None
+            self._refusals += full
             try:
-                upgraded = await handshake(
-                    stream, self._options, self._attendant, self.draining, full=full
+                ws = await handshake(
+                    stream,
+                    self._options,
+                    self._attendant,
+                    self.draining,
+                    self._handshakes,
+                    full=full,
                 )
             finally:
-                self._handshakes.discard(scope)
                 self._refusals -= full
                 self._changed.unpark_all()
-        if upgraded is None:
-            await trio.aclose_forcefully(stream)
-            return
-        ws = upgraded.ws
-        with trio.CancelScope() as scope:
-            self._running[ws] = (upgraded, scope)
-            try:
-                await run_handler(upgraded, self._options, self._admit)
-            finally:
-                del self._running[ws]
-                self._connections.pop(ws, None)
-                self._changed.unpark_all()
-                if self._deadline is not None and trio.current_time() > self._deadline:
-                    logger.warning(
-                        "%s: the handler %s ended after the drain's deadline",
-                        ws.id,
-                        self._name(ws),
-                    )
+        finally:
+            if ws is None:
+                await trio.aclose_forcefully(stream)
+        return ws
 
     def _admit(self, ws: WebSocket) -> None:
         self._connections[ws] = None
         if self._close is not None:  # its upgrade was on its way when the drain began
-            self._running[ws][0].life.drain(self._close)
+            lifecycle_of(ws).drain(self._close)
 
     def _name(self, ws: WebSocket) -> str:
         handler: Any = self._options.handler
@@ -261,8 +289,7 @@ class Server:
                     name = signal.Signals(number).name
                     if self.draining.is_set():
                         logger.warning("%s again: cancelling what is left", name)
-                        for _, scope in self._running.values():
-                            scope.cancel()
+                        self._serving.cancel()
                     else:
                         logger.info("%s: draining", name)
                         nursery.start_soon(self.drain, name="trioweb drain")

@@ -6,9 +6,9 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from ssl import SSLContext
-from typing import Any
+from typing import Any, NamedTuple
 
 import trio
 
@@ -16,7 +16,7 @@ from .abc import Observer
 from .attendant import Attendant
 from .auth import Authenticate, FirstMessage, check_handshake
 from .config import Deflate, Heartbeat, Limits, Timeouts
-from .connection import WebSocket
+from .connection import WebSocket, lifecycle_of
 from .forwarded import ForwardedError, TrustedProxies, read_proxy_header
 from .guard import is_allowed_origin
 from .host import current_host
@@ -27,10 +27,17 @@ from .protocol.handshake import BadRequest, ServerHandshake
 from .protocol.machine import Compression
 from .protocol.proxy import Address, ProxyHeaderError
 from .routing import Handler, Router
-from .transport import StreamTransport, Transport, adapt, as_tls, host_and_port
+from .transport import (
+    NonblockingTransport,
+    StreamTransport,
+    Transport,
+    adapt,
+    as_tls,
+    host_and_port,
+)
 from .types import Close, CloseCode, Content, Request, Response, Side
 
-__all__ = ["Options", "Upgraded", "handshake", "name_of", "run_handler"]
+__all__ = ["Options", "handshake", "name_of", "run_handler"]
 
 logger = logging.getLogger("trioweb.server")
 
@@ -54,52 +61,73 @@ class Options:
     observers: Sequence[Observer]
 
 
-@dataclass(frozen=True, slots=True)
-class Upgraded:
-    """A connection that became a WebSocket."""
-
-    ws: WebSocket
-    life: Lifecycle
-
-
 async def handshake(
     stream: trio.abc.Stream,
     options: Options,
     attendant: Attendant,
     draining: trio.Event,
+    scopes: set[trio.CancelScope],
     *,
     full: bool = False,
-) -> Upgraded | None:
+) -> WebSocket | None:
     """Turn a fresh stream into a WebSocket, or answer it; None when it is done with.
 
-    ``full``: the answer is 503.
+    While it lasts its scope is among ``scopes``, which a drain cancels. ``full``: the answer is
+    503.
     """
-    peer = name_of(stream)
+    ends: Transport | None = None
     try:
         with trio.move_on_after(options.timeouts.handshake) as scope:
-            stream, source = await _enter(stream, options)
-            scheme = "http" if as_tls(stream) is None else "https"
-            client = _Client(adapt(stream), peer, source, scheme, full)
-            return await _Exchange(client, options, attendant, draining, scope).run()
-        logger.info("%s: handshake timeout", peer)
+            scopes.add(scope)
+            try:
+                # Their names are asked for first: a socket that has broken no longer tells.
+                ends = adapt(stream) if _is_bare(stream, options) else StreamTransport(stream)
+                client = await _enter(stream, ends, options, full=full)
+                return await _Exchange(client, options, attendant, draining, scope).run()
+            finally:
+                scopes.discard(scope)
+        if not draining.is_set():
+            logger.info("%s: handshake timeout", name_of(ends))
     except BaseExceptionGroup as group:
         # Of the user's nurseries: they were cancelled, and something went wrong on its way out.
         errors, others = group.split(Exception)
         if errors is not None:
-            logger.exception("%s: its request failed", peer, exc_info=errors)
+            logger.exception("%s: its request failed", name_of(ends), exc_info=errors)
         if others is not None:
             raise others from None
     except ProxyHeaderError as error:
-        logger.info("%s: %s", peer, error)
+        logger.info("%s: %s", name_of(ends), error)
     except (trio.BrokenResourceError, trio.ClosedResourceError, EOFError) as error:
-        logger.info("%s: left during the handshake: %s", peer, error.__cause__ or error)
+        cause = error.__cause__ or error
+        logger.info("%s: left during the handshake: %s", name_of(ends), cause)
     return None
 
 
+class _Client(NamedTuple):
+    """Who asks."""
+
+    transport: Transport
+    #: What has the peer's name for the log.
+    ends: Transport
+    #: The address in the PROXY header.
+    source: Address | None
+    scheme: str
+    #: Whether there is no room for it.
+    full: bool
+
+
+def _is_bare(stream: trio.abc.Stream, options: Options) -> bool:
+    """Tell whether HTTP begins on the socket itself, which can then be taken over at once."""
+    before = options.ssl_context or (options.proxies and options.proxies.proxy_protocol)
+    return type(stream) is trio.SocketStream and not before
+
+
 async def _enter(
-    stream: trio.abc.Stream, options: Options
-) -> tuple[trio.abc.Stream, Address | None]:
+    stream: trio.abc.Stream, ends: Transport, options: Options, *, full: bool
+) -> _Client:
     """Read what comes before HTTP: a PROXY header, with the client's address, and TLS."""
+    if not isinstance(ends, StreamTransport):
+        return _Client(ends, ends, None, "http", full)
     source: Address | None = None
     if options.proxies is not None and options.proxies.proxy_protocol:
         source = await read_proxy_header(stream, options.proxies)
@@ -108,15 +136,15 @@ async def _enter(
             # TLS takes 37 KiB before its first byte: not for those who say nothing at all.
             await trio.lowlevel.wait_readable(stream.socket)
         stream = trio.SSLStream(stream, options.ssl_context, server_side=True)
-    if (tls := as_tls(stream)) is not None:
-        await tls.do_handshake()
-        if tls.selected_alpn_protocol() not in (None, "http/1.1"):
-            raise EOFError("it wants to speak another protocol than HTTP/1.1")
-    return stream, source
+    if (tls := as_tls(stream)) is None:
+        return _Client(adapt(stream), ends, source, "http", full)
+    await tls.do_handshake()
+    if tls.selected_alpn_protocol() not in (None, "http/1.1"):
+        raise EOFError("it wants to speak another protocol than HTTP/1.1")
+    return _Client(adapt(stream), ends, source, "https", full)
 
 
-@dataclass(frozen=True, slots=True)
-class _Acceptance:
+class _Acceptance(NamedTuple):
     """A request that may become a WebSocket."""
 
     principal: Any
@@ -125,20 +153,8 @@ class _Acceptance:
     compression: tuple[Agreement, str] | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Client:
-    """Who asks."""
-
-    transport: Transport
-    #: The peer's name in the log.
-    peer: str
-    #: The address in the PROXY header.
-    source: Address | None
-    scheme: str
-    #: Whether there is no room for it.
-    full: bool
-
-
+#: The answer to every upgrade: what it says beside this differs, and is the handshake's.
+_SWITCHED = Response(101)
 _GOING_AWAY = Response.make(503, "going away\n")
 #: A client that waits so long finds room if there is any coming and going at all.
 _FULL = Response.make(503, "full: come back later\n", {"Retry-After": "10"})
@@ -158,27 +174,29 @@ class _Exchange:
         self._client = client
         self._transport = client.transport
         address = client.source or host_and_port(client.transport.remote_address)
-        self._exchange = ServerHandshake(options.limits, client_address=address)
+        self._exchange = ServerHandshake(
+            options.limits, client_address=address, scheme=client.scheme
+        )
         self._options = options
         self._attendant = attendant
         self._draining = draining
         self._scope = scope
 
-    async def run(self) -> Upgraded | None:
+    async def run(self) -> WebSocket | None:
         """Read the request, and either upgrade it or answer it and close."""
-        upgraded: Upgraded | None = None
+        ws: WebSocket | None = None
         try:
-            upgraded = await self._run()
+            ws = await self._run()
         finally:
-            if upgraded is None:
+            if ws is None:
                 with trio.CancelScope(shield=True):  # else it would replace what is on its way
                     await trio.aclose_forcefully(self._transport)
-        return upgraded
+        return ws
 
-    async def _run(self) -> Upgraded | None:
+    async def _run(self) -> WebSocket | None:
         try:
             while (read := self._exchange.next_request()) is None:
-                self._exchange.feed(await self._transport.read(self._options.limits.read))
+                self._exchange.feed(await self._read())
             request = self._as_made(read)
             await trio.lowlevel.checkpoint_if_cancelled()  # too late is too late, and logged so
         except BadRequest as bad:
@@ -204,11 +222,10 @@ class _Exchange:
 
     def _as_made(self, request: Request) -> Request:
         """Return a request as the client made it, who may be behind trusted proxies."""
-        client, proxies = self._client, self._options.proxies
-        request = replace(request, scheme=client.scheme)
+        proxies = self._options.proxies
         if proxies is None or proxies.header is None:
             return request
-        local = None if client.source else self._transport.local_address
+        local = None if self._client.source else self._transport.local_address
         if not proxies.trusts(request.client_address, local):
             return request
         try:
@@ -263,7 +280,7 @@ class _Exchange:
             return None, None
         return await check_handshake(options.authenticate, request, options.timeouts)
 
-    def _open(self, request: Request, acceptance: _Acceptance) -> Upgraded:
+    def _open(self, request: Request, acceptance: _Acceptance) -> WebSocket:
         options = self._options
         compression: Compression | None = None
         if options.deflate is not None and acceptance.compression is not None:
@@ -279,14 +296,13 @@ class _Exchange:
             heartbeat=options.heartbeat,
             observers=options.observers,
         )
-        ws = WebSocket(
+        return WebSocket(
             life,
             request=request,
-            response=Response(101),
+            response=_SWITCHED,
             subprotocol=acceptance.subprotocol,
             principal=acceptance.principal,
         )
-        return Upgraded(ws, life)
 
     async def _answer(self, request: Request | None, response: Response, data: bytes) -> None:
         """Send a plain response, and close so that it arrives (RFC 9112, 9.6)."""
@@ -315,8 +331,8 @@ class _Exchange:
         client = self._client
         address = client.source if request is None else request.client_address
         if not address or address == host_and_port(self._transport.remote_address):
-            return client.peer
-        return f"{address} via {client.peer}"
+            return name_of(client.ends)
+        return f"{address} via {name_of(client.ends)}"
 
     async def _write_content(self, content: Content) -> None:
         """Write exactly as many bytes as were announced, a piece at a time."""
@@ -332,10 +348,22 @@ class _Exchange:
                 await self._write(piece[:rest])
                 rest -= len(piece)
 
+    async def _read(self) -> bytes:
+        """Read; without waiting if the bytes are there, as those of a request usually are."""
+        transport, most = self._transport, self._options.limits.read
+        if isinstance(transport, NonblockingTransport):
+            data = transport.read_nowait(most)
+            if data is not None:
+                return data
+        return await transport.read(most)
+
     async def _write(self, data: bytes) -> None:
         """Write the answer, however slow the peer is, as long as there is progress."""
         self._scope.deadline = math.inf
         rest = memoryview(data)
+        if isinstance(self._transport, NonblockingTransport):
+            await trio.lowlevel.checkpoint_if_cancelled()
+            rest = rest[self._transport.write_nowait(rest) :]  # the kernel has room, usually
         while rest:
             with trio.move_on_after(self._options.timeouts.write) as scope:
                 rest = rest[await self._transport.write(rest) :]
@@ -344,10 +372,10 @@ class _Exchange:
 
 
 async def run_handler(
-    upgraded: Upgraded, options: Options, admitted: Callable[[WebSocket], None]
+    ws: WebSocket, options: Options, admitted: Callable[[WebSocket], None]
 ) -> None:
     """Admit the peer, run the handler on its connection, and close that when it ends."""
-    ws, life = upgraded.ws, upgraded.life
+    life = lifecycle_of(ws)
     async with life:
         try:
             check = options.authenticate
@@ -357,30 +385,31 @@ async def run_handler(
         except Exception as error:  # noqa: BLE001 - _report logs it
             if life.is_own_end(error):
                 return
-            _report(upgraded, options, error)
+            _report(ws, options, error)
             await life.end(Close(CloseCode.INTERNAL_ERROR, "internal error"))
         except BaseExceptionGroup as group:
             # Cancelled, and what went wrong on the way out: only the first goes on.
             errors, others = group.split(Exception)
             if errors is not None and not life.is_own_end(errors):
-                _report(upgraded, options, errors)
+                _report(ws, options, errors)
             if others is not None:
                 raise others from None
 
 
-def _report(upgraded: Upgraded, options: Options, error: Exception) -> None:
+def _report(ws: WebSocket, options: Options, error: Exception) -> None:
     """Log what a handler raised, and tell the observers."""
-    logger.error("%s: the handler failed", upgraded.ws.id, exc_info=error)
+    logger.error("%s: the handler failed", ws.id, exc_info=error)
     for observer in options.observers:
         try:
-            observer.handler_failed(upgraded.ws, error)
+            observer.handler_failed(ws, error)
         except Exception:
-            logger.exception("%s: observer %r failed", upgraded.ws.id, observer)
+            logger.exception("%s: observer %r failed", ws.id, observer)
 
 
-def name_of(stream: trio.abc.Stream) -> str:
+def name_of(ends: Transport | None) -> str:
     """Name a peer that has no connection yet, for the log."""
-    ends = StreamTransport(stream)
+    if ends is None:
+        return "a peer"
     if isinstance(ends.local_address, (str, bytes)):  # a Unix socket, whose peers have no names
         return f"a peer on {ends.local_address!r}"
     return str(ends.remote_address or "a peer")

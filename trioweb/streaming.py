@@ -61,7 +61,7 @@ class MessageReader(trio.abc.ReceiveChannel[Message]):
                     raise self._life.send_error()
                 await reading.wait_message()
                 continue
-            one = reading.take()
+            one = reading.pop()
             assert isinstance(one, Piece), "a message has begun inside another"
             self._over = one.last
             self._first = one.data or None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import re
+import sys
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias, cast, overload
@@ -139,7 +140,15 @@ class Headers(Mapping[str, str]):
     @classmethod
     def from_bytes(cls, raw: Iterable[tuple[bytes, bytes]]) -> Headers:
         """Read headers as they stand on the wire."""
-        return cls((name.decode("latin-1"), value.decode("latin-1")) for name, value in raw)
+        headers = cls()
+        # Clients send much the same lines: all their connections share one copy of each text.
+        headers._items = tuple(
+            [
+                (sys.intern(name.decode("latin-1")), sys.intern(value.decode("latin-1")))
+                for name, value in raw
+            ]
+        )
+        return headers
 
     def to_bytes(self) -> list[tuple[bytes, bytes]]:
         """Write headers for the wire; raises `UnicodeEncodeError` outside ISO-8859-1."""
@@ -156,9 +165,16 @@ class Headers(Mapping[str, str]):
         wanted = name.lower()
         return [value for key, value in self._items if key.lower() == wanted]
 
+    def by_name(self) -> dict[str, list[str]]:
+        """Return the values of all lines by their names in lower case, for many questions."""
+        lines: dict[str, list[str]] = {}
+        for name, value in self._items:
+            lines.setdefault(name.lower(), []).append(value)
+        return lines
+
     def tokens(self, name: str) -> list[str]:
         """Return the elements of a comma-separated list header, empty ones left out."""
-        parts = (part.strip() for value in self.get_all(name) for part in value.split(","))
+        parts = [part.strip() for value in self.get_all(name) for part in value.split(",")]
         return [part for part in parts if part]
 
     def pairs(self) -> tuple[tuple[str, str], ...]:

@@ -114,7 +114,7 @@ async def test_pings_of_our_own_wait_for_room(clock: MockClock, link: Link) -> N
                 for _ in range(200):
                     nursery.start_soon(ws.ping)
                 await link.settle()
-                assert life.outbox.frames - len(life.outbox._data) <= 64
+                assert life.outbox.frames - len(life.outbox.data) <= 64
         assert not life.pings
 
 

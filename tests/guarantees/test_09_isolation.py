@@ -11,7 +11,7 @@ from trio.testing import MockClock
 
 import trioweb
 from tests.guarantees.peers import BINARY, CLOSE, TEXT, Link, echo, first_connection, frame
-from trioweb.protocol.machine import Machine
+from trioweb.reading import Reading
 
 
 async def _works(ws: trioweb.WebSocket) -> None:
@@ -46,17 +46,16 @@ async def test_a_handler_that_raises(
 async def test_a_bug_of_ours_that_a_peer_finds(
     clock: MockClock, link: Link, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    next_event = Machine.next_event
+    pull = Reading._pull_plain
 
-    def stumble(machine: Machine) -> object:
-        event = next_event(machine)
-        if event == "stumble":
+    def stumble(reading: Reading) -> None:
+        pull(reading)
+        if "stumble" in reading.inbox:
             raise ArithmeticError
-        return event
 
     async with link.server(echo) as server:
         async with link.client(server) as good, link.client(server) as bad:
-            monkeypatch.setattr(Machine, "next_event", stumble)
+            monkeypatch.setattr(Reading, "_pull_plain", stumble)
             await bad.send("stumble")
             with pytest.raises(trio.BrokenResourceError):
                 await bad.receive()

@@ -173,6 +173,8 @@ cdef class Framer:
     # The frame under way.
     cdef bint _in_frame
     cdef bint _fin
+    #: Its header was checked, and its mask has not come yet: it is begun, for the assembler.
+    cdef bint _checked
     cdef Py_ssize_t _left
     cdef uint8_t[4] _key
     cdef int _phase
@@ -290,7 +292,7 @@ cdef class Framer:
         cdef uint8_t first
         cdef uint32_t key = 0
         cdef uint64_t seen
-        if here < 2 or self._in_message or self._in_frame:
+        if here < 2 or self._in_message or self._in_frame or self._checked:
             return None
         data += self._at
         first = data[0]
@@ -393,11 +395,13 @@ cdef class Framer:
         if first & RSV and not (first & RSV == RSV1 and begins and self._compressed):
             raise refusal(self._data[self._at : self._at + start], client=not self._masked)
         if (data[1] > 127) != self._masked:
-            raise refusal(self._data[self._at : self._at + start], client=not self._masked)
+            header = bytes([first & ~RSV]) + self._data[self._at + 1 : self._at + start]
+            raise refusal(header, client=not self._masked)
         if self._inflater is not None:
             self._inflater.limit = int(min(self._assembler.max_size, _UNBOUNDED))
         if self._masked:
-            if here < start + 4:
+            self._checked = here < start + 4
+            if self._checked:
                 return None
             memcpy(self._key, data + start, 4)
             start += 4
@@ -541,7 +545,7 @@ cdef class Framer:
         Py_XDECREF(payload)
 
 
-def frame(int first, payload, bytes key):
+cpdef bytes frame(int first, object payload, bytes key):
     """Encode a frame that begins with the byte ``first``, masked if there is a key."""
     cdef const uint8_t* data
     cdef Py_ssize_t size, start

@@ -37,7 +37,7 @@ class _BadGateway(Extension):
     ) -> bytes | CloseReason:
         assert isinstance(proto, FrameDecoder)
         assert proto.header is not None
-        self.met = proto.header.opcode == Opcode.CLOSE and data[:2] == BAD_GATEWAY
+        self.met = int(proto.header.opcode) == Opcode.CLOSE and data[:2] == BAD_GATEWAY
         return STAND_IN + data[2:] if self.met else data
 
 

@@ -53,6 +53,14 @@ class Encoder:
             return [self._frame(first, data)]
         return self._whole(first, data, packed)
 
+    @property
+    def plain(self) -> tuple[int, Callable[[int], bytes] | None]:
+        """The size up to which a message is one frame, not compressed; and where masks come from."""
+        most = self.fragment
+        if self._deflater is not None:
+            most = min(most, self._deflater.setting.threshold - 1)
+        return most, self._token_bytes if self._mask else None
+
     def shared(self, message: Shared) -> list[bytes]:
         """Encode a message for many, or return what others with the same setting are sent.
 

@@ -8,24 +8,24 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Literal
 
-from . import pure
-
 __all__ = ["Framer", "frame", "framer", "mask"]
 
 
-def _native_is_there() -> bool:
+def _is_native() -> bool:
     if os.environ.get("TRIOWEB_PURE", "") not in ("", "0"):
         return False
     try:
-        from . import _framer
+        # Each module is optional by itself, and one alone is of no use.
+        from .. import _lanes  # noqa: F401
+        from . import _framer  # noqa: F401
     except ImportError:
         return False
-    return bool(_framer)
+    return True
 
 
-_is_native = _native_is_there()
-if TYPE_CHECKING or not _is_native:
-    Framer, frame, mask = pure.Framer, pure.frame, pure.mask
+_NATIVE = _is_native()
+if TYPE_CHECKING or not _NATIVE:
+    from .pure import Framer, frame, mask
 else:
     from ._framer import Framer, frame, mask
 
@@ -36,4 +36,4 @@ def framer() -> Literal["native", "pure"]:
     The pure one is slower by a multiple. It runs where the package was installed without a C
     compiler, and where ``TRIOWEB_PURE=1`` asks for it.
     """
-    return "native" if _is_native else "pure"
+    return "native" if _NATIVE else "pure"

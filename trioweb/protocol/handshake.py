@@ -10,8 +10,9 @@ from __future__ import annotations
 import base64
 import re
 import secrets
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
 
 from wsproto.utilities import generate_accept_token
 
@@ -37,18 +38,24 @@ _KEY = re.compile(r"[+/0-9A-Za-z]{22}==")
 _TOKEN = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
 _VISIBLE = re.compile(r"[\t -~]*")
 
+#: The values of a message's header lines, by their names in lower case: see `Headers.by_name`.
+_Lines: TypeAlias = Mapping[str, Sequence[str]]
+
 #: What the handshake is read from. Python counts NO-BREAK SPACE and some controls as white
 #: space to strip, so the check comes before any of these is taken apart.
-_READ = (
-    "Host",
-    "Connection",
-    "Upgrade",
-    "Sec-WebSocket-Accept",
-    "Sec-WebSocket-Extensions",
-    "Sec-WebSocket-Key",
-    "Sec-WebSocket-Protocol",
-    "Sec-WebSocket-Version",
-)
+_READ = {
+    name.lower(): name
+    for name in (
+        "Host",
+        "Connection",
+        "Upgrade",
+        "Sec-WebSocket-Accept",
+        "Sec-WebSocket-Extensions",
+        "Sec-WebSocket-Key",
+        "Sec-WebSocket-Protocol",
+        "Sec-WebSocket-Version",
+    )
+}
 
 #: What users may not set: the handshake does (and all of Sec-WebSocket-*), or it has no body.
 _RESERVED = frozenset({"host", "connection", "upgrade", "content-length", "transfer-encoding"})
@@ -95,55 +102,61 @@ def _names(extensions: Iterable[str]) -> set[str]:
     return {extension.partition(";")[0].strip() for extension in extensions}
 
 
-def _tokens(headers: Headers, name: str) -> list[str]:
-    return [token.lower() for token in headers.tokens(name)]
+def _elements(lines: _Lines, name: str) -> list[str]:
+    """Return the elements of a comma-separated list header, empty ones left out."""
+    parts = [part.strip() for value in lines.get(name, ()) for part in value.split(",")]
+    return [part for part in parts if part]
+
+
+def _tokens(lines: _Lines, name: str) -> list[str]:
+    return [element.lower() for element in _elements(lines, name)]
 
 
 def _are_subprotocols(names: Sequence[str]) -> bool:
     return len(set(names)) == len(names) and all(map(_TOKEN.fullmatch, names))
 
 
-def _illegal_header(headers: Headers) -> str | None:
-    """Return the first header of the handshake with anything but visible ASCII in it."""
-    for name in _READ:
-        if not all(map(_VISIBLE.fullmatch, headers.get_all(name))):
-            return name
+def _illegal_header(lines: _Lines) -> str | None:
+    """Return a header of the handshake with anything but visible ASCII in it, if there is one."""
+    for name, values in lines.items():
+        if name in _READ and not all(map(_VISIBLE.fullmatch, values)):
+            return _READ[name]
     return None
 
 
-def _is_attempt(headers: Headers) -> bool:
+def _is_attempt(lines: _Lines) -> bool:
     """Whether a request wants to be a WebSocket, however badly it says so."""
-    upgrade = headers.get("Upgrade", "").lower()
-    return "websocket" in upgrade or "Sec-WebSocket-Key" in headers
+    return "sec-websocket-key" in lines or any(
+        "websocket" in value.lower() for value in lines.get("upgrade", ())
+    )
 
 
-def _check_upgrade(request: Request, http_version: bytes) -> None:
+def _check_upgrade(request: Request, lines: _Lines, http_version: bytes) -> None:
     """Raise `HttpError` unless the request is what RFC 6455, 4.2.1 asks for."""
-    headers = request.headers
     if request.method != "GET":
         raise HttpError("a WebSocket handshake is a GET", 405)
     if http_version < b"1.1":
         raise HttpError("a WebSocket handshake needs HTTP/1.1")
-    illegal = _illegal_header(headers)
+    illegal = _illegal_header(lines)
     if illegal:
         raise HttpError(f"illegal characters in {illegal}")
-    if not headers.get("Host"):
+    if not any(lines.get("host", ())):
         raise HttpError("Host is missing")
     # Lists in one line or in several are right (RFC 9110, 5.3), though rare.
-    if "websocket" not in _tokens(headers, "Upgrade"):
+    if "websocket" not in _tokens(lines, "upgrade"):
         raise HttpError("Upgrade does not list websocket", 426)
-    if "upgrade" not in _tokens(headers, "Connection"):
+    if "upgrade" not in _tokens(lines, "connection"):
         raise HttpError("Connection does not list Upgrade")
     # Before the key, which the drafts of the protocol did without.
-    if headers.get_all("Sec-WebSocket-Version") != [_VERSION]:
+    if lines.get("sec-websocket-version") != [_VERSION]:
         raise HttpError("Sec-WebSocket-Version is not 13", 426)
-    keys = headers.get_all("Sec-WebSocket-Key")
+    keys = lines.get("sec-websocket-key", ())
     if len(keys) != 1 or not _KEY.fullmatch(keys[0]):
         raise HttpError("Sec-WebSocket-Key is not 16 bytes in base64")
     if announces_body(request):
         # Its bytes would be taken for frames.
         raise HttpError("a WebSocket handshake has no body")
-    if not _are_subprotocols(headers.tokens("Sec-WebSocket-Protocol")):
+    if not _are_subprotocols(_elements(lines, "sec-websocket-protocol")):
         raise HttpError("Sec-WebSocket-Protocol is not a list of different tokens")
 
 
@@ -155,11 +168,17 @@ class ServerHandshake:
     """
 
     def __init__(
-        self, limits: Limits = Limits(), *, client_address: tuple[str, int] | None = None
+        self,
+        limits: Limits = Limits(),
+        *,
+        client_address: tuple[str, int] | None = None,
+        scheme: str = "http",
     ) -> None:
         self._exchange = ServerExchange(limits)
         self._client_address = client_address
+        self._scheme = scheme
         self._request: Request | None = None
+        self._lines: _Lines = {}
         self._read = False
         self._answered = False
 
@@ -180,13 +199,17 @@ class ServerHandshake:
             request = self._exchange.next_request()
             if request is None:
                 return None
-            request = replace(
-                request,
+            lines = request.headers.by_name()
+            request = Request(
+                request.target,
+                request.headers,
+                request.method,
                 client_address=self._client_address,
-                upgrade=_is_attempt(request.headers),
+                upgrade=_is_attempt(lines),
+                scheme=self._scheme,
             )
             if request.upgrade:
-                _check_upgrade(request, self._exchange.http_version)
+                _check_upgrade(request, lines, self._exchange.http_version)
         except HttpError as error:
             self._read = True
             headers = _WITH_STATUS.get(error.status, {})
@@ -194,12 +217,13 @@ class ServerHandshake:
             raise BadRequest(answer, request) from error
         self._read = True
         self._request = request
+        self._lines = lines
         return request
 
     @property
     def subprotocols(self) -> list[str]:
         """The subprotocols that the client offers, its favourite first."""
-        return self._offered("Sec-WebSocket-Protocol")
+        return _elements(self._lines, "sec-websocket-protocol")
 
     @property
     def extensions(self) -> list[str]:
@@ -207,7 +231,7 @@ class ServerHandshake:
 
         A comma always separates: quoted values hold tokens only (RFC 6455, 9.1).
         """
-        return self._offered("Sec-WebSocket-Extensions")
+        return _elements(self._lines, "sec-websocket-extensions")
 
     @property
     def trailing_data(self) -> bytes:
@@ -229,7 +253,7 @@ class ServerHandshake:
         """
         if self._answered or self._request is None or not self._request.upgrade:
             raise RuntimeError("there is no upgrade to accept, or it is already answered")
-        key = self._request.headers["Sec-WebSocket-Key"]
+        (key,) = self._lines["sec-websocket-key"]
         lines = [
             (b"Upgrade", b"websocket"),
             (b"Connection", b"Upgrade"),
@@ -240,9 +264,9 @@ class ServerHandshake:
                 raise ValueError(f"the client does not offer the subprotocol {subprotocol!r}")
             lines.append((b"Sec-WebSocket-Protocol", subprotocol.encode("ascii")))
         chosen = list(extensions)
-        if not _names(chosen) <= _names(self.extensions):
-            raise ValueError(f"the client does not offer all of the extensions {chosen!r}")
         if chosen:
+            if not _names(chosen) <= _names(self.extensions):
+                raise ValueError(f"the client does not offer all of the extensions {chosen!r}")
             lines += check_lines([("Sec-WebSocket-Extensions", ", ".join(chosen))])
         lines += _user_lines(headers)
         self._answered = True
@@ -260,9 +284,6 @@ class ServerHandshake:
         data = self._exchange.respond(response, now)
         self._answered = True
         return data
-
-    def _offered(self, name: str) -> list[str]:
-        return self._request.headers.tokens(name) if self._request else []
 
 
 class ClientHandshake:
@@ -374,24 +395,24 @@ class ClientHandshake:
 
     def _check(self, head: ResponseHead) -> Accepted:
         """Raise `HandshakeInvalid` unless the 101 is what RFC 6455, 4.1 asks for."""
-        headers = head.headers
+        lines = head.headers.by_name()
         if head.http_version != b"1.1":
             raise HandshakeInvalid("the server switched protocols in another HTTP than 1.1")
-        illegal = _illegal_header(headers)
+        illegal = _illegal_header(lines)
         if illegal:
             raise HandshakeInvalid(f"illegal characters in {illegal}")
-        if _tokens(headers, "Upgrade") != ["websocket"]:
+        if _tokens(lines, "upgrade") != ["websocket"]:
             raise HandshakeInvalid("Upgrade is not websocket")
-        if "upgrade" not in _tokens(headers, "Connection"):
+        if "upgrade" not in _tokens(lines, "connection"):
             raise HandshakeInvalid("Connection does not list Upgrade")
         expected = generate_accept_token(self._key).decode("ascii")
-        if headers.get_all("Sec-WebSocket-Accept") != [expected]:
+        if lines.get("sec-websocket-accept") != [expected]:
             raise HandshakeInvalid("Sec-WebSocket-Accept does not match the key")
-        subprotocols = headers.get_all("Sec-WebSocket-Protocol")
+        subprotocols = lines.get("sec-websocket-protocol", [])
         if len(subprotocols) > 1 or not set(subprotocols) <= set(self._subprotocols):
             raise HandshakeInvalid("the server chose a subprotocol that was not offered")
-        extensions = headers.tokens("Sec-WebSocket-Extensions")
+        extensions = _elements(lines, "sec-websocket-extensions")
         names = _names(extensions)
         if len(names) != len(extensions) or not names <= _names(self._extensions):
             raise HandshakeInvalid("the server chose an extension that was not offered, or twice")
-        return Accepted(headers, next(iter(subprotocols), None), tuple(extensions))
+        return Accepted(head.headers, next(iter(subprotocols), None), tuple(extensions))

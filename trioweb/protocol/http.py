@@ -179,6 +179,9 @@ def _phrase(status: int) -> str:
         return ""
 
 
+_SWITCHING = _phrase(101)
+
+
 def _understand(method: str, target: str, headers: Headers) -> Request:
     """Check what h11 takes as it comes: framing, host and target (RFC 9112, 3.2 and 6)."""
     if method == "CONNECT":
@@ -286,7 +289,7 @@ class ServerExchange:
         """Return the 101 that ends HTTP on this connection (RFC 9110, 15.2.2)."""
         return _write(
             self._h11,
-            h11.InformationalResponse(status_code=101, headers=lines, reason=_phrase(101)),
+            h11.InformationalResponse(status_code=101, headers=lines, reason=_SWITCHING),
         )
 
 

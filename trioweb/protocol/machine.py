@@ -163,7 +163,7 @@ class Machine:
     threads; of tasks any may call, since nothing awaits.
     """
 
-    __slots__ = ("_encoder", "_framer", "_phase")
+    __slots__ = ("_encoder", "_phase", "framer", "may_send", "reads")
 
     def __init__(
         self,
@@ -177,38 +177,33 @@ class Machine:
             options, agreement = compression
             deflater = Deflater(options, agreement, side)
             inflater = Inflater(agreement, side, limits.max_message)
-        self._framer = Framer(side, limits, inflater)
+        #: Its `Framer.pull` may be asked for plain messages, before `next_event`.
+        self.framer = Framer(side, limits, inflater)
         self._encoder = Encoder(side, limits.fragment, token_bytes, deflater)
         self._phase = _Phase.CONNECTING
+        #: Whether messages, pings and a close frame may still be sent.
+        self.may_send = False
+        #: Whether bytes from the peer still mean anything.
+        self.reads = False
 
     @property
     def state(self) -> State:
         """Where the connection is in its life."""
         return _PUBLIC[self._phase]
 
-    @property
-    def may_send(self) -> bool:
-        """Whether messages, pings and a close frame may still be sent."""
-        return self._phase in _SENDS
-
-    @property
-    def reads(self) -> bool:
-        """Whether bytes from the peer still mean anything."""
-        return self._phase in _READS
-
     def upgraded(self, trailing_data: bytes = b"") -> None:
         """Open the connection; ``trailing_data`` came in one read with the handshake."""
         self._move(_Happening.UPGRADED)
-        self._framer.feed(trailing_data)
+        self.framer.feed(trailing_data)
 
     def feed(self, data: bytes) -> None:
         """Take bytes from the peer; after the end of reading they are ignored."""
-        if self._phase in _READS:
-            self._framer.feed(data)
+        if self.reads:
+            self.framer.feed(data)
 
     def stream(self, limit: float) -> None:
         """From now on messages come in pieces, and may have up to ``limit`` bytes."""
-        self._framer.stream(limit)
+        self.framer.stream(limit)
 
     def lost(self) -> None:
         """Note that the transport is gone, or ended without a close frame."""
@@ -219,10 +214,10 @@ class Machine:
 
         Decoding is lazy, so the caller decides how much memory decoded messages may take.
         """
-        if self._phase not in _READS:
+        if not self.reads:
             return None
         try:
-            frame = self._framer.next()
+            frame = self.framer.next()
         except ProtocolError as error:
             self._move(_Happening.PEER_FAILED)
             return Failed(Close(error.code, fit_reason(error.reason)))
@@ -233,6 +228,11 @@ class Machine:
             self._move(_Happening.PEER_CLOSED)
             return PeerClosed(payload)
         return Ping(payload) if opcode is Opcode.PING else Pong(payload)
+
+    @property
+    def plain(self) -> tuple[int, Callable[[int], bytes] | None]:
+        """The size up to which a message is one frame, not compressed; and where masks come from."""
+        return self._encoder.plain
 
     def message(self, message: Message, *, compress: bool | None = None) -> list[bytes]:
         """Encode a message, as fragments if it is long. Only while `may_send`."""
@@ -268,7 +268,9 @@ class Machine:
 
     def _move(self, happening: _Happening) -> None:
         self._phase = TABLE[self._phase, happening]
-        if self._phase not in _READS:
-            self._framer.drop()
+        self.may_send = self._phase in _SENDS
+        self.reads = self._phase in _READS
+        if not self.reads:
+            self.framer.drop()
         if self._phase is _Phase.CLOSED:
             self._encoder.release()

@@ -8,6 +8,8 @@ message's time.
 from __future__ import annotations
 
 import struct
+import sys
+from collections import deque
 from collections.abc import Callable
 
 from wsproto.extensions import Extension
@@ -238,14 +240,37 @@ class Framer:
             self._hand_over(self._data)
         return self._any() if self._hooks.undecoded else None
 
-    def _plain(self, data: bytes) -> Message | None:
+    def pull(self, inbox: deque[Message | Piece], most_bytes: int, most_messages: int) -> int:
+        """Decode messages that are here whole, and put them into a deque; return their memory.
+
+        Stops at the first thing that is not such a message, and once their memory or their number
+        is at its mark. What is wrong is left for `next` to find.
+        """
+        taken = 0
+        while self._data is not None and most_messages > 0 and taken < most_bytes:
+            message = self._plain(self._data, all_kinds=False)
+            if message is None:
+                break
+            inbox.append(message)
+            taken += sys.getsizeof(message)
+            most_messages -= 1
+        return taken
+
+    @property
+    def empty(self) -> bool:
+        """Whether all that came is decoded, but for a frame that is not whole."""
+        if self._data is not None:
+            return self._at == len(self._data)
+        return not self._hooks.undecoded
+
+    def _plain(self, data: bytes, *, all_kinds: bool = True) -> Message | None:
         """Decode a plain frame where the read has got to; None if what is there is none."""
         at, size = self._at, len(data)
         if size - at < 2:
             return None
         first, length = data[at], data[at + 1]
         start = at + 2
-        if first not in self._plain_starts or (length > 127) is not self._masked:
+        if first not in (self._plain_starts if all_kinds else _PLAIN) or (length > 127) is not self._masked:
             return None
         length &= 127
         if length > 125:

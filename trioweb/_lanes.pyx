@@ -1,0 +1,167 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""The lanes, natively; `lanes` says what they are for, and `pure_lanes` is their twin in Python."""
+
+from collections import deque
+
+from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.object cimport PyObject_Size
+from cpython.unicode cimport PyUnicode_CheckExact
+
+from .protocol._framer cimport frame
+
+cdef extern from "Python.h":
+    Py_ssize_t PY_SSIZE_T_MAX
+    Py_ssize_t PyUnicode_GET_LENGTH(object) noexcept
+    bint PyUnicode_IS_COMPACT_ASCII(object) noexcept
+
+cdef enum:
+    CALLS = 64
+    BYTES = 65536
+    TEXT = 0x81
+    BINARY = 0x82
+
+
+cdef class Turn:
+    """What the tasks of one run have sent and received since one of them last ran a checkpoint."""
+
+    cdef public Py_ssize_t calls
+    cdef public Py_ssize_t size
+    cdef public bint crowded
+
+    def due(self, Py_ssize_t size):
+        """Count a call of so many bytes; tell whether it must run a checkpoint."""
+        if self.count(size):
+            return False
+        self.calls = self.size = 0
+        return True
+
+    def taken(self):
+        """Hear that a task has run a checkpoint."""
+        self.calls = self.size = 0
+
+    cdef inline bint count(self, Py_ssize_t size) noexcept:
+        """Count a call, unless a checkpoint is due."""
+        if self.calls + 1 >= CALLS or self.size + size >= BYTES:
+            return False
+        self.calls += 1
+        self.size += size
+        return True
+
+
+cdef inline Py_ssize_t length_of(object message) noexcept:
+    """Return the length of a message, in characters or bytes; -1 if it is none."""
+    if PyUnicode_CheckExact(message):
+        return PyUnicode_GET_LENGTH(message)
+    if PyBytes_CheckExact(message):
+        return PyBytes_GET_SIZE(message)
+    return -1
+
+
+cdef class InLane:
+    """The inbox: what is decoded and not yet taken."""
+
+    cdef readonly Turn turn
+    cdef readonly object inbox
+    cdef public Py_ssize_t inbox_size
+    cdef public bint is_full
+
+    def __init__(self, Turn turn not None):
+        self.turn = turn
+        self.inbox = deque()
+
+    def take(self):
+        """Take the first message; None if there is none, it is a piece, or a checkpoint is due."""
+        cdef object inbox = self.inbox
+        cdef Py_ssize_t left = PyObject_Size(inbox)
+        cdef Py_ssize_t length
+        if not left:
+            return None
+        message = inbox[0]
+        length = length_of(message)
+        if length < 0 or not self.turn.count(length):
+            return None
+        inbox.popleft()
+        if left == 1:
+            if self.is_full:
+                self.emptied()
+            self.inbox_size = 0
+        return message
+
+    def emptied(self):
+        """Note that the inbox is empty."""
+        self.inbox_size = 0
+        self.is_full = False
+
+
+cdef class OutLane:
+    """The outgoing queue, and the way of a message that may go without a second thought."""
+
+    cdef readonly Turn turn
+    cdef readonly object data
+    cdef public list control
+    cdef public object unwritten
+    cdef public object token_bytes
+    cdef public Py_ssize_t size
+    cdef public Py_ssize_t messages_sent
+    cdef public Py_ssize_t plain
+    cdef public Py_ssize_t detours
+    cdef Py_ssize_t size_mark
+    cdef Py_ssize_t frames_mark
+    cdef public bint is_marked
+    cdef public bint is_nonblocking
+    cdef public bint open
+
+    def __init__(self, Turn turn not None, limits):
+        self.turn = turn
+        self.size_mark = min(limits.outbox_bytes, PY_SSIZE_T_MAX)
+        self.frames_mark = min(limits.outbox_frames, PY_SSIZE_T_MAX)
+        self.data = deque()
+        self.control = []
+        self.open = True
+
+    def offer(self, message, waiting):
+        """Send a plain message; False if that needs a second thought, or a checkpoint."""
+        cdef Py_ssize_t length = length_of(message)
+        cdef Py_ssize_t size = length
+        cdef bint is_text = PyUnicode_CheckExact(message)
+        if is_text and not PyUnicode_IS_COMPACT_ASCII(message):
+            size = 4 * length
+        if length < 0 or size > self.plain or not self._has_room() or not self.turn.count(length):
+            return False
+        key = None if self.token_bytes is None else self.token_bytes(4)
+        encoded = frame(TEXT if is_text else BINARY, message, key)
+        self._enqueue(encoded, PyObject_Size(waiting) > 0)
+        return self.open
+
+    def has_room(self):
+        """Whether a message may be queued now."""
+        return self._has_room()
+
+    cdef inline bint _has_room(self) except -1:
+        return (
+            self.open
+            and not self.detours
+            and self.size < self.size_mark
+            and PyObject_Size(self.data) < self.frames_mark
+        )
+
+    def enqueue(self, bytes encoded not None, *, bint later):
+        """Queue a message of one frame, whatever the marks say, and see that it is written."""
+        self._enqueue(encoded, later)
+
+    cdef int _enqueue(self, bytes encoded, bint later) except -1:
+        self.messages_sent += 1
+        if (
+            self.is_nonblocking
+            and not later
+            and self.unwritten is None
+            and not self.control
+            and not PyObject_Size(self.data)
+        ):
+            self.write_now(encoded)
+            return 0
+        self.data.append(encoded)
+        self.size += PyBytes_GET_SIZE(encoded)
+        if not (later and self.is_marked):
+            self.schedule(now=not later)
+        return 0

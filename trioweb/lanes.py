@@ -1,0 +1,34 @@
+"""The lanes: what runs for every message, native where that is built.
+
+A connection's inbox and outbox each have a lane for what is plain: a message that is decoded
+already, a message that is one frame and finds room. All else takes the long way round, by the
+classes that are built on the lanes. They also count when a checkpoint is due.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from . import pure_lanes
+from .protocol.framer import framer
+
+__all__ = ["InLane", "OutLane", "Turn", "current_turn"]
+
+if TYPE_CHECKING or framer() == "pure":
+    InLane, OutLane, Turn = pure_lanes.InLane, pure_lanes.OutLane, pure_lanes.Turn
+else:
+    from ._lanes import InLane, OutLane, Turn
+
+_turn: trio.lowlevel.RunVar[Turn] = trio.lowlevel.RunVar("trioweb.turn")
+
+
+def current_turn() -> Turn:
+    """Return the count that the tasks of this run share."""
+    try:
+        return _turn.get()
+    except LookupError:
+        turn = Turn()
+        _turn.set(turn)
+        return turn

@@ -1,0 +1,1 @@
+cpdef bytes frame(int first, object payload, bytes key)
