@@ -25,16 +25,25 @@ def install(session: nox.Session, *groups: str) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests; arguments after ``--`` go to pytest.
 
-    The whole suite must cover 95 % of the lines and branches; a part of it need not. Warnings
-    are errors by pytest's configuration, so they are in a run without nox too.
+    The whole suite must cover 95 % of the lines and branches; a part of it need not. It runs with
+    the native modules, and what concerns the pure ones with those, too. Warnings are errors by
+    pytest's configuration, so they are in a run without nox too.
     """
     install(session, "tests")
     if session.posargs:
         session.run("python", "-m", "pytest", *session.posargs)
         return
-    # From the very start, not by pytest-cov: our plug-in imports trioweb before that measures.
-    session.run("coverage", "run", "-m", "pytest")
+    session.run("coverage", "erase")
+    session.run("python", "-m", "tests")
+    session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
+
+
+@nox.session
+def sanitize(session: nox.Session) -> None:
+    """Run the protocol's tests with sanitizers in the native modules; arguments go to pytest."""
+    install(session, "tests")
+    session.run("python", "-m", "tests.sanitize", *session.posargs)
 
 
 @nox.session
@@ -57,6 +66,13 @@ def conformance(session: nox.Session) -> None:
     install(session, "tests")
     session.install("pip")  # it fetches the suite, and not every kind of environment has it
     session.run("python", "-m", "tests.conformance", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure trioweb beside its peers; ``-- --quick`` in two minutes (``-- --help``)."""
+    install(session, "bench")
+    session.run("python", "-m", "benchmarks", *session.posargs)
 
 
 @nox.session

@@ -1,41 +1,73 @@
-"""The servers to compare, each an echo with its library's defaults.
+"""The servers to compare, each with its library's defaults, one in a process.
 
-``python -m benchmarks.servers NAME`` serves on a free port of 127.0.0.1 and prints that port.
-The load offers no extension, so none compresses.
+``python -m benchmarks.servers NAME`` listens on a free port of 127.0.0.1, prints one line of JSON
+with that port (and, for trioweb, which framer runs), and serves until it is killed. It echoes; with
+``--batch N`` it sends each message that it gets to all connections, N times within one turn
+of its loop, and then gives the loop a turn. ``--tls FILE`` names a certificate with its key.
+
+Modules that only a benchmark needs are imported by name: the type checkers run without them.
 """
 
 from __future__ import annotations
 
+import argparse
+import asyncio
+import json
 import logging
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Coroutine, Generator
-from contextlib import contextmanager
+import ssl
+from collections.abc import Callable
 from functools import partial
-from importlib.metadata import version
-from typing import Any
-
-import trio
-
-SERVER_CORE, LOAD_CORE = 0, 1
+from importlib import import_module
+from typing import Any, NamedTuple
 
 
-async def trioweb_server() -> None:
-    """Echo with trioweb."""
+class Options(NamedTuple):
+    """What a row wants of a server."""
+
+    #: 0: it echoes.
+    batch: int = 0
+    tls: ssl.SSLContext | None = None
+
+
+def announce(port: int, **more: str) -> None:
+    """Tell the process that started us where we listen."""
+    print(json.dumps({"port": port, **more}), flush=True)
+
+
+def trioweb_server(options: Options) -> None:
+    """Serve with trioweb."""
+    import trio
+
     import trioweb
+
+    server: trioweb.Server
 
     async def echo(ws: trioweb.WebSocket) -> None:
         async for message in ws:
             await ws.send(message)
 
-    async with trio.open_nursery() as nursery:
-        server = await nursery.start(partial(trioweb.serve, echo, 0, host="127.0.0.1"))
-        announce(int(server.url.rstrip("/").rpartition(":")[2]))
+    async def broadcast(ws: trioweb.WebSocket) -> None:
+        async for message in ws:
+            for _ in range(options.batch):
+                trioweb.broadcast(server.connections, message)
+            await trio.lowlevel.checkpoint()
+
+    async def main() -> None:
+        nonlocal server
+        handler = broadcast if options.batch else echo
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(
+                partial(trioweb.serve, handler, 0, host="127.0.0.1", ssl_context=options.tls)
+            )
+            which: Callable[[], str] = getattr(trioweb, "framer", lambda: "pure")
+            announce(int(server.url.rstrip("/").rpartition(":")[2]), framer=which())
+
+    trio.run(main)
 
 
-async def trio_websocket_server() -> None:
-    """Echo with trio-websocket."""
+def trio_websocket_server(options: Options) -> None:
+    """Serve with trio-websocket."""
+    import trio
     import trio_websocket
 
     async def echo(request: trio_websocket.WebSocketRequest) -> None:
@@ -46,66 +78,187 @@ async def trio_websocket_server() -> None:
         except trio_websocket.ConnectionClosed:
             pass
 
-    async with trio.open_nursery() as nursery:
-        server = await nursery.start(
-            partial(trio_websocket.serve_websocket, echo, "127.0.0.1", 0, ssl_context=None)
-        )
-        announce(server.port)
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(
+                partial(
+                    trio_websocket.serve_websocket, echo, "127.0.0.1", 0, ssl_context=options.tls
+                )
+            )
+            announce(server.port)
+
+    trio.run(main)
 
 
-async def websockets_server() -> None:
-    """Echo with the Trio flavour of websockets."""
+def websockets_trio_server(options: Options) -> None:
+    """Serve with the Trio flavour of websockets."""
+    import trio
     from websockets.trio.server import ServerConnection, serve
 
     async def echo(connection: ServerConnection) -> None:
         async for message in connection:
             await connection.send(message)
 
-    async with trio.open_nursery() as nursery:
-        server = await nursery.start(partial(serve, echo, 0, host="127.0.0.1"))
-        announce(server.listeners[0].socket.getsockname()[1])
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(partial(serve, echo, 0, host="127.0.0.1", ssl=options.tls))
+            announce(server.listeners[0].socket.getsockname()[1])
+
+    trio.run(main)
 
 
-#: By the name of the distribution: what it is called in the tables, and how it serves.
-SERVERS: dict[str, tuple[str, Callable[[], Coroutine[Any, Any, None]]]] = {
-    "trioweb": ("trioweb", trioweb_server),
-    "websockets": ("websockets.trio", websockets_server),
-    "trio-websocket": ("trio-websocket", trio_websocket_server),
+def websockets_server(options: Options) -> None:
+    """Serve with websockets on asyncio."""
+    from websockets.asyncio.server import Server, ServerConnection, broadcast, serve
+
+    server: Server
+
+    async def echo(connection: ServerConnection) -> None:
+        async for message in connection:
+            await connection.send(message)
+
+    async def to_all(connection: ServerConnection) -> None:
+        async for message in connection:
+            for _ in range(options.batch):
+                broadcast(server.connections, message)
+            await asyncio.sleep(0)
+
+    async def main() -> None:
+        nonlocal server
+        handler = to_all if options.batch else echo
+        async with serve(handler, "127.0.0.1", 0, ssl=options.tls) as server:
+            announce(next(iter(server.sockets)).getsockname()[1])
+            await server.serve_forever()
+
+    asyncio.run(main())
+
+
+def aiohttp_server(options: Options) -> None:
+    """Serve with aiohttp."""
+    from aiohttp import WSMsgType, web
+
+    peers: set[web.WebSocketResponse] = set()
+
+    async def handler(request: web.Request) -> web.WebSocketResponse:
+        ws = web.WebSocketResponse()
+        await ws.prepare(request)
+        peers.add(ws)
+        try:
+            async for message in ws:
+                send = ws.send_str if message.type is WSMsgType.TEXT else ws.send_bytes
+                if not options.batch:
+                    await send(message.data)
+                    continue
+                for _ in range(options.batch):
+                    for peer in list(peers):
+                        await peer.send_str(message.data)
+                await asyncio.sleep(0)
+        finally:
+            peers.discard(ws)
+        return ws
+
+    async def main() -> None:
+        app = web.Application()
+        app.router.add_get("/", handler)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=options.tls).start()
+        announce(runner.addresses[0][1])
+        await asyncio.Event().wait()
+
+    asyncio.run(main())
+
+
+def picows_server(options: Options) -> None:
+    """Serve with picows on uvloop: a callback for each frame, no task; text is not checked."""
+    picows: Any = import_module("picows")
+    uvloop: Any = import_module("uvloop")
+    peers: set[Any] = set()
+    close = picows.WSMsgType.CLOSE
+
+    def on_frame(_: object, transport: Any, frame: Any) -> None:
+        if frame.msg_type == close:
+            transport.send_close(frame.get_close_code(), frame.get_close_message())
+            transport.disconnect()
+        elif not options.batch:
+            transport.send(frame.msg_type, frame.get_payload_as_memoryview())
+        else:
+            message = frame.get_payload_as_bytes()
+            for _ in range(options.batch):
+                for peer in peers:
+                    peer.send(frame.msg_type, message)
+
+    def connected(_: object, transport: Any) -> None:
+        peers.add(transport)
+
+    def gone(_: object, transport: Any) -> None:
+        peers.discard(transport)
+
+    callbacks: dict[str, Any] = {"on_ws_frame": on_frame}
+    if options.batch:
+        callbacks |= {"on_ws_connected": connected, "on_ws_disconnected": gone}
+    listener: Any = type("Listener", (picows.WSListener,), callbacks)
+
+    def accept(_: object) -> Any:
+        return listener()
+
+    async def main() -> None:
+        server = await picows.ws_create_server(accept, "127.0.0.1", 0, ssl=options.tls)
+        announce(server.sockets[0].getsockname()[1])
+        await server.serve_forever()
+
+    uvloop.run(main())
+
+
+def raw_server(options: Options) -> None:
+    """Echo bytes with Trio's streams: what no WebSocket library that reads so can pass."""
+    import trio
+
+    async def echo(stream: trio.abc.Stream) -> None:
+        try:
+            async for data in stream:
+                await stream.send_all(data)
+        except trio.BrokenResourceError:
+            pass
+
+    async def main() -> None:
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        announce(listeners[0].socket.getsockname()[1])
+        if options.tls is None:
+            await trio.serve_listeners(echo, listeners)
+        else:
+            tls = [trio.SSLListener(one, options.tls) for one in listeners]
+            await trio.serve_listeners(echo, tls)
+
+    trio.run(main)
+
+
+#: Those of Python; `servers.mjs` is Node's.
+SERVERS: dict[str, Callable[[Options], None]] = {
+    "trioweb": trioweb_server,
+    "trio-websocket": trio_websocket_server,
+    "websockets.trio": websockets_trio_server,
+    "websockets": websockets_server,
+    "aiohttp": aiohttp_server,
+    "picows": picows_server,
+    "raw": raw_server,
 }
 
 
-def title(name: str) -> str:
-    """Return a server's name with its version."""
-    return f"{SERVERS[name][0]} {version(name)}"
-
-
-def announce(port: int) -> None:
-    """Tell the process that started us where we listen."""
-    print(port, flush=True)
-
-
-def pin(core: int) -> None:
-    """Stay on one core, where the system can do that and has so many."""
-    if hasattr(os, "sched_setaffinity") and core < (os.cpu_count() or 1):
-        os.sched_setaffinity(0, {core})
-
-
-@contextmanager
-def running(name: str) -> Generator[tuple[int, int]]:
-    """Run a server in a process of its own, for a block; yields its (process id, port)."""
-    command = [sys.executable, "-m", "benchmarks.servers", name]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            if not line:
-                raise RuntimeError(f"the {name} server did not start")
-            yield process.pid, int(line)
-        finally:
-            process.kill()
+def main() -> None:
+    """Parse the options and serve."""
+    parser = argparse.ArgumentParser(description="Serve until killed.")
+    parser.add_argument("name", choices=SERVERS)
+    parser.add_argument("--batch", type=int, default=0)
+    parser.add_argument("--tls", metavar="FILE")
+    options = parser.parse_args()
+    context = None
+    if options.tls:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(options.tls)
+    logging.disable()  # how a library words the end of an abandoned connection is not the matter
+    SERVERS[options.name](Options(options.batch, context))
 
 
 if __name__ == "__main__":
-    pin(SERVER_CORE)
-    logging.disable()  # how a library words the end of an abandoned connection is not the matter
-    trio.run(SERVERS[sys.argv[1]][1])
+    main()
