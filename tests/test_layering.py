@@ -38,12 +38,11 @@ LAYERS: dict[str, list[str]] = {
         "nursery",
         "transport",
         "host",
-        "turns",
         "pure_lanes",
         "_lanes",  # the native ones, chosen by lanes.py
         "lanes",
-        "outbox",
         "attendant",
+        "outbox",
         "reading",  # pongs go to the outbox
         "heartbeat",
         "lifecycle",

@@ -26,7 +26,6 @@ cdef class Turn:
 
     cdef public Py_ssize_t calls
     cdef public Py_ssize_t size
-    cdef public bint crowded
 
     def due(self, Py_ssize_t size):
         """Count a call of so many bytes; tell whether it must run a checkpoint."""
@@ -97,6 +96,7 @@ cdef class OutLane:
     """The outgoing queue, and the way of a message that may go without a second thought."""
 
     cdef readonly Turn turn
+    cdef readonly list marked
     cdef readonly object data
     cdef public list control
     cdef public object unwritten
@@ -111,8 +111,9 @@ cdef class OutLane:
     cdef public bint is_nonblocking
     cdef public bint open
 
-    def __init__(self, Turn turn not None, limits):
+    def __init__(self, Turn turn not None, list marked not None, limits):
         self.turn = turn
+        self.marked = marked
         self.size_mark = min(limits.outbox_bytes, PY_SSIZE_T_MAX)
         self.frames_mark = min(limits.outbox_frames, PY_SSIZE_T_MAX)
         self.data = deque()
@@ -133,6 +134,13 @@ cdef class OutLane:
         self._enqueue(encoded, PyObject_Size(waiting) > 0)
         return self.open
 
+    def pass_on(self, bytes encoded not None, *, bint later):
+        """Queue a frame made for many. None: that needs a second thought; else whether it is out."""
+        if self.token_bytes is not None or not self._has_room():
+            return None
+        self._enqueue(encoded, later)
+        return self.size == 0 if self.open else None
+
     def has_room(self):
         """Whether a message may be queued now."""
         return self._has_room()
@@ -151,17 +159,53 @@ cdef class OutLane:
 
     cdef int _enqueue(self, bytes encoded, bint later) except -1:
         self.messages_sent += 1
-        if (
-            self.is_nonblocking
-            and not later
-            and self.unwritten is None
-            and not self.control
-            and not PyObject_Size(self.data)
-        ):
+        if not later and self.is_nonblocking and self._is_idle():
             self.write_now(encoded)
             return 0
         self.data.append(encoded)
         self.size += PyBytes_GET_SIZE(encoded)
-        if not (later and self.is_marked):
-            self.schedule(now=not later)
+        if later and self.is_nonblocking:
+            self._mark()
+        else:
+            self.schedule()
         return 0
+
+    cdef inline bint _is_idle(self) except -1:
+        return self.unwritten is None and not self.control and not PyObject_Size(self.data)
+
+    def mark(self):
+        """Leave what is queued to the next turn of the scheduler, unless the kernel is waited for."""
+        self._mark()
+
+    cdef int _mark(self) except -1:
+        if self.unwritten is None and not self.is_marked:
+            self.is_marked = True
+            self.marked.append(self)
+            if len(self.marked) == 1:
+                self.call_turn()
+        return 0
+
+    cdef int flush_mark(self) except -1:
+        """Write what was left to this turn; a single frame goes past the queue."""
+        self.is_marked = False
+        if (
+            self.open
+            and self.unwritten is None
+            and not self.control
+            and PyObject_Size(self.data) == 1
+        ):
+            encoded = self.data.popleft()
+            self.size -= PyBytes_GET_SIZE(encoded)
+            self.write_now(encoded)
+        else:
+            self.flush()
+        return 0
+
+
+def flush_all(list marked not None):
+    """Write what was left to this turn of the scheduler, and empty the list."""
+    cdef OutLane lane
+    lanes = marked[:]
+    marked.clear()
+    for lane in lanes:
+        lane.flush_mark()

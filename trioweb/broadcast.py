@@ -19,7 +19,7 @@ class Delivery:
 
     #: The transport took it at once.
     written: int = 0
-    #: It waits in the outbox.
+    #: It waits in the outbox, for the transport or for the next turn of the scheduler.
     queued: int = 0
     #: Its outbox was full: left out, and counted in the connection's statistics.
     dropped: int = 0
@@ -38,32 +38,46 @@ def broadcast(
 
     Servers' connections share one encoding, compressed once for each setting that was agreed on;
     on a client's each is masked anew (RFC 6455, 5.3). ``compress`` means what it does in
-    `WebSocket.send`; with context takeover, what follows such a message begins a new window.
+    `WebSocket.send`. The first broadcast in a turn of the scheduler is written at once; those that
+    follow in the same turn leave together in one write. With context takeover, what follows such a message begins a new window.
     A receiver whose outbox is full meets the ``overflow`` policy; closing is the default, for
     who is closed knows that something is missing, and may come back. One slow or broken
     receiver never disturbs another. Raises `TypeError` if the message is neither str nor bytes.
     """
     shared = Shared(check_message(message), compress)
+    later: bool | None = None
+    #: What most receivers get: one frame, not compressed.
+    plain: bytes | None = None
     written = queued = dropped = closed = 0
     for ws in list(connections):
         life = lifecycle_of(ws)
         outbox = life.outbox
-        if life.ended():
+        if later is None and outbox.is_nonblocking:
+            later = outbox.attendant.meet()
+        if plain is not None and len(shared.data) <= outbox.plain:
+            is_out = outbox.pass_on(plain, later=bool(later))
+            if is_out is not None:
+                written += is_out
+                queued += not is_out
+                continue
+        if life.closed is not None:
             closed += 1
-            continue
-        if outbox.full:
+        elif outbox.full:
             if overflow is Overflow.DROP_NEWEST:
                 life.dropped += 1
                 dropped += 1
             else:
                 life.refuse(Close(CloseCode.POLICY_VIOLATION, "slow consumer"))
                 closed += 1
-            continue
-        outbox.put_shared(life.machine.shared(shared))
-        if life.ended():
-            closed += 1
-        elif outbox.idle and not outbox.frames:
-            written += 1
         else:
-            queued += 1
+            frames = life.machine.shared(shared)
+            if compress is None and outbox.token_bytes is None and outbox.plain >= len(shared.data):
+                plain = frames[0]
+            outbox.put_shared(frames, later=bool(later))
+            if life.closed is not None:
+                closed += 1
+            elif outbox.idle and not outbox.frames:
+                written += 1
+            else:
+                queued += 1
     return Delivery(written, queued, dropped, closed)

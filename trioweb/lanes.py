@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from . import pure_lanes
 from .protocol.framer import framer
 
-__all__ = ["InLane", "OutLane", "Turn", "current_turn"]
+__all__ = ["InLane", "OutLane", "Turn", "current_turn", "flush_all"]
 
 if TYPE_CHECKING or framer() == "pure":
-    InLane, OutLane, Turn = pure_lanes.InLane, pure_lanes.OutLane, pure_lanes.Turn
+    from .pure_lanes import InLane, OutLane, Turn, flush_all
 else:
-    from ._lanes import InLane, OutLane, Turn
+    from ._lanes import InLane, OutLane, Turn, flush_all
 
 _turn: trio.lowlevel.RunVar[Turn] = trio.lowlevel.RunVar("trioweb.turn")
 

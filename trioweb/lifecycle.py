@@ -117,9 +117,11 @@ class Lifecycle:
         self.transport = transport
         self.machine = Machine(side, limits, self._token_bytes, compression)
         self.machine.upgraded(trailing_data)
-        self.outbox = Outbox(transport, self.machine, current_turn(), limits, timeouts, self)
         self._attendant = attendant or Attendant()
         self._own_attendant = attendant is None
+        self.outbox = Outbox(
+            transport, self.machine, current_turn(), self._attendant, limits, timeouts, self
+        )
         self.reading = Reading(
             transport, self.machine, self.outbox, limits, timeouts, self._attendant, self
         )

@@ -12,12 +12,12 @@ from typing import Protocol, TypeAlias
 
 import trio
 
+from .attendant import Attendant
 from .config import Limits, Timeouts
 from .lanes import OutLane, Turn
 from .protocol.assembler import size_of
 from .protocol.machine import Machine, Ping, Pong
 from .transport import NonblockingTransport, Transport
-from .turns import at_next_turn
 from .types import Close, Message
 
 __all__ = ["Outbox", "OutboxOwner"]
@@ -51,6 +51,7 @@ class Outbox(OutLane):
     """Queue and writer. Any task may put; nothing but the ``wait_`` methods and `run` awaits."""
 
     __slots__ = (
+        "_attendant",
         "_behind",
         "_behind_size",
         "_changed",
@@ -76,11 +77,13 @@ class Outbox(OutLane):
         transport: Transport,
         machine: Machine,
         turn: Turn,
+        attendant: Attendant,
         limits: Limits,
         timeouts: Timeouts,
         owner: OutboxOwner,
     ) -> None:
-        super().__init__(turn, limits)
+        super().__init__(turn, attendant.marked, limits)
+        self._attendant = attendant
         self._transport = transport
         self._nonblocking = transport if isinstance(transport, NonblockingTransport) else None
         self.is_nonblocking = self._nonblocking is not None
@@ -157,7 +160,10 @@ class Outbox(OutLane):
         self.messages_sent += 1
         self.data.extend(frames)
         self.size += sum(map(len, frames))
-        self.schedule(now=not later)
+        if later and self.is_nonblocking:
+            self.mark()
+        else:
+            self.schedule()
 
     def begin_pieces(self) -> None:
         """Let every other message wait behind the one that now leaves in pieces."""
@@ -168,7 +174,7 @@ class Outbox(OutLane):
         """Queue a piece of it, and write at once what the transport takes."""
         self.data.extend(frames)
         self.size += sum(map(len, frames))
-        self.schedule(now=True)
+        self.schedule()
 
     async def wait_piece_room(self) -> None:
         """Wait until a piece may be queued, whatever waits behind it, or all is over."""
@@ -218,7 +224,10 @@ class Outbox(OutLane):
             frame = self._machine.control(event)
             self.control.append(frame)
             self.size += len(frame)
-            self.schedule(now=now)
+            if now or not self.is_nonblocking:
+                self.schedule()
+            else:
+                self.mark()
 
     def close(self, close: Close) -> None:
         """Queue the close frame behind everything else, and try to write."""
@@ -227,7 +236,7 @@ class Outbox(OutLane):
             frame = self._machine.close(close)
             self.data.append(frame)
             self.size += len(frame)
-            self.schedule(now=True)
+            self.schedule()
 
     def flush(self) -> None:
         """Write what the transport takes now. Never raises: a broken link goes to the owner."""
@@ -375,15 +384,21 @@ class Outbox(OutLane):
         if not self.dead:  # a write that was on its way when all was dropped
             self.size -= count
 
-    def schedule(self, *, now: bool) -> None:
+    def schedule(self) -> None:
+        """See that what is queued is written as soon as can be."""
         if self._nonblocking is None:
             self._wake_writer()
-        elif self.unwritten is None:  # else the writer waits for the kernel already
-            if now:
-                self.flush()
-            elif not self.is_marked:
-                self.is_marked = True
-                at_next_turn(self._turn)
+        else:
+            self.flush()
+
+    def call_turn(self) -> None:
+        """See that what is marked is written at the next turn of the scheduler."""
+        self._attendant.wake()
+
+    @property
+    def attendant(self) -> Attendant:
+        """Who writes what is left to the next turn."""
+        return self._attendant
 
     def _wake_writer(self) -> None:
         if self._started:
@@ -391,7 +406,3 @@ class Outbox(OutLane):
         else:
             self._started = True
             self._owner.start("writer")
-
-    def _turn(self) -> None:
-        self.is_marked = False
-        self.flush()

@@ -11,7 +11,7 @@ from .protocol.frames import FIN, Opcode
 from .protocol.pure import frame
 from .types import Message
 
-__all__ = ["InLane", "OutLane", "Turn"]
+__all__ = ["InLane", "OutLane", "Turn", "flush_all"]
 
 #: A full checkpoint at least every so many calls, or bytes, whichever is first.
 _CALLS = 64
@@ -26,13 +26,11 @@ class Turn:
     All tasks share it: no task gets further than it would alone.
     """
 
-    __slots__ = ("calls", "crowded", "size")
+    __slots__ = ("calls", "size")
 
     def __init__(self) -> None:
         self.calls = 0
         self.size = 0
-        #: Whether something was broadcast already since the tasks that can run have run.
-        self.crowded = False
 
     def due(self, size: int) -> bool:
         """Count a call of so many bytes; tell whether it must run a checkpoint."""
@@ -99,6 +97,7 @@ class OutLane:
         "frames_mark",
         "is_marked",
         "is_nonblocking",
+        "marked",
         "messages_sent",
         "open",
         "plain",
@@ -109,8 +108,10 @@ class OutLane:
         "unwritten",
     )
 
-    def __init__(self, turn: Turn, limits: Limits) -> None:
+    def __init__(self, turn: Turn, marked: list[OutLane], limits: Limits) -> None:
         self.turn = turn
+        #: All that is to be written at the next turn of the scheduler; the first one says so.
+        self.marked = marked
         self.size_mark = limits.outbox_bytes
         self.frames_mark = limits.outbox_frames
         self.data: deque[bytes] = deque()
@@ -120,7 +121,7 @@ class OutLane:
         self.messages_sent = 0
         #: What the kernel did not take; the writer task waits for it.
         self.unwritten: memoryview | None = None
-        #: Whether a write at the next turn of the scheduler is on its way.
+        #: Whether this one is among them.
         self.is_marked = False
         self.is_nonblocking = False
         #: Reasons why messages must wait: others do, or one that leaves in pieces.
@@ -152,6 +153,13 @@ class OutLane:
         self.enqueue(encoded, later=bool(waiting))
         return self.open
 
+    def pass_on(self, encoded: bytes, *, later: bool) -> bool | None:
+        """Queue a frame made for many. None: that needs a second thought; else whether it is out."""
+        if self.token_bytes is not None or not self.has_room():
+            return None
+        self.enqueue(encoded, later=later)
+        return self.size == 0 if self.open else None
+
     def has_room(self) -> bool:
         """Whether a message may be queued now."""
         return (
@@ -164,20 +172,58 @@ class OutLane:
     def enqueue(self, encoded: bytes, *, later: bool) -> None:
         """Queue a message of one frame, whatever the marks say, and see that it is written."""
         self.messages_sent += 1
-        if self.is_nonblocking:
-            idle = self.unwritten is None and not self.data and not self.control
-            if idle and not later:
-                self.write_now(encoded)
-                return
+        if not later and self.is_nonblocking and self.is_idle():
+            self.write_now(encoded)
+            return
         self.data.append(encoded)
         self.size += len(encoded)
-        if not (later and self.is_marked):
-            self.schedule(now=not later)
+        if later and self.is_nonblocking:
+            self.mark()
+        else:
+            self.schedule()
+
+    def is_idle(self) -> bool:
+        """Whether nothing is queued, nor left over by the kernel."""
+        return self.unwritten is None and not self.data and not self.control
+
+    def mark(self) -> None:
+        """Leave what is queued to the next turn of the scheduler, unless the kernel is waited for."""
+        if self.unwritten is None and not self.is_marked:
+            self.is_marked = True
+            self.marked.append(self)
+            if len(self.marked) == 1:
+                self.call_turn()
+
+    def flush_mark(self) -> None:
+        """Write what was left to this turn; a single frame goes past the queue."""
+        self.is_marked = False
+        if len(self.data) == 1 and not self.control and self.unwritten is None and self.open:
+            encoded = self.data.popleft()
+            self.size -= len(encoded)
+            self.write_now(encoded)
+        else:
+            self.flush()
 
     def write_now(self, encoded: bytes) -> None:
         """Write a frame past the empty queue."""
         raise NotImplementedError
 
-    def schedule(self, *, now: bool) -> None:
-        """See that what is queued is written."""
+    def schedule(self) -> None:
+        """See that what is queued is written as soon as can be."""
         raise NotImplementedError
+
+    def flush(self) -> None:
+        """Write what the transport takes now."""
+        raise NotImplementedError
+
+    def call_turn(self) -> None:
+        """See that somebody calls `flush_all` at the next turn of the scheduler."""
+        raise NotImplementedError
+
+
+def flush_all(marked: list[OutLane]) -> None:
+    """Write what was left to this turn of the scheduler, and empty the list."""
+    lanes = marked.copy()
+    marked.clear()
+    for lane in lanes:
+        lane.flush_mark()

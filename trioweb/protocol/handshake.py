@@ -10,9 +10,8 @@ from __future__ import annotations
 import base64
 import re
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from wsproto.utilities import generate_accept_token
 
@@ -22,6 +21,7 @@ from ..types import Headers, Request, Response
 from .http import (
     ClientExchange,
     HttpError,
+    Lines,
     ResponseHead,
     ServerExchange,
     announces_body,
@@ -36,10 +36,6 @@ _VERSION = "13"
 # What base64 makes of 16 bytes (RFC 6455, 4.2.1).
 _KEY = re.compile(r"[+/0-9A-Za-z]{22}==")
 _TOKEN = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
-_VISIBLE = re.compile(r"[\t -~]*")
-
-#: The values of a message's header lines, by their names in lower case: see `Headers.by_name`.
-_Lines: TypeAlias = Mapping[str, Sequence[str]]
 
 #: What the handshake is read from. Python counts NO-BREAK SPACE and some controls as white
 #: space to strip, so the check comes before any of these is taken apart.
@@ -102,13 +98,13 @@ def _names(extensions: Iterable[str]) -> set[str]:
     return {extension.partition(";")[0].strip() for extension in extensions}
 
 
-def _elements(lines: _Lines, name: str) -> list[str]:
+def _elements(lines: Lines, name: str) -> list[str]:
     """Return the elements of a comma-separated list header, empty ones left out."""
     parts = [part.strip() for value in lines.get(name, ()) for part in value.split(",")]
     return [part for part in parts if part]
 
 
-def _tokens(lines: _Lines, name: str) -> list[str]:
+def _tokens(lines: Lines, name: str) -> list[str]:
     return [element.lower() for element in _elements(lines, name)]
 
 
@@ -116,22 +112,24 @@ def _are_subprotocols(names: Sequence[str]) -> bool:
     return len(set(names)) == len(names) and all(map(_TOKEN.fullmatch, names))
 
 
-def _illegal_header(lines: _Lines) -> str | None:
+def _illegal_header(lines: Lines) -> str | None:
     """Return a header of the handshake with anything but visible ASCII in it, if there is one."""
     for name, values in lines.items():
-        if name in _READ and not all(map(_VISIBLE.fullmatch, values)):
-            return _READ[name]
+        if name in _READ:
+            text = "".join(values)
+            if not text.isascii() or not text.replace("\t", " ").isprintable():
+                return _READ[name]
     return None
 
 
-def _is_attempt(lines: _Lines) -> bool:
+def _is_attempt(lines: Lines) -> bool:
     """Whether a request wants to be a WebSocket, however badly it says so."""
     return "sec-websocket-key" in lines or any(
         "websocket" in value.lower() for value in lines.get("upgrade", ())
     )
 
 
-def _check_upgrade(request: Request, lines: _Lines, http_version: bytes) -> None:
+def _check_upgrade(request: Request, lines: Lines, http_version: bytes) -> None:
     """Raise `HttpError` unless the request is what RFC 6455, 4.2.1 asks for."""
     if request.method != "GET":
         raise HttpError("a WebSocket handshake is a GET", 405)
@@ -178,7 +176,6 @@ class ServerHandshake:
         self._client_address = client_address
         self._scheme = scheme
         self._request: Request | None = None
-        self._lines: _Lines = {}
         self._read = False
         self._answered = False
 
@@ -199,7 +196,7 @@ class ServerHandshake:
             request = self._exchange.next_request()
             if request is None:
                 return None
-            lines = request.headers.by_name()
+            lines = self._exchange.lines
             request = Request(
                 request.target,
                 request.headers,
@@ -217,13 +214,12 @@ class ServerHandshake:
             raise BadRequest(answer, request) from error
         self._read = True
         self._request = request
-        self._lines = lines
         return request
 
     @property
     def subprotocols(self) -> list[str]:
         """The subprotocols that the client offers, its favourite first."""
-        return _elements(self._lines, "sec-websocket-protocol")
+        return _elements(self._exchange.lines, "sec-websocket-protocol")
 
     @property
     def extensions(self) -> list[str]:
@@ -231,7 +227,7 @@ class ServerHandshake:
 
         A comma always separates: quoted values hold tokens only (RFC 6455, 9.1).
         """
-        return _elements(self._lines, "sec-websocket-extensions")
+        return _elements(self._exchange.lines, "sec-websocket-extensions")
 
     @property
     def trailing_data(self) -> bytes:
@@ -253,7 +249,7 @@ class ServerHandshake:
         """
         if self._answered or self._request is None or not self._request.upgrade:
             raise RuntimeError("there is no upgrade to accept, or it is already answered")
-        (key,) = self._lines["sec-websocket-key"]
+        (key,) = self._exchange.lines["sec-websocket-key"]
         lines = [
             (b"Upgrade", b"websocket"),
             (b"Connection", b"Upgrade"),

@@ -8,11 +8,11 @@ that are legal only for the robust. Nothing here knows about WebSocket.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import cast
+from typing import TypeAlias, cast
 
 import h11
 
@@ -22,6 +22,7 @@ from ..types import Headers, Request, Response
 __all__ = [
     "ClientExchange",
     "HttpError",
+    "Lines",
     "ResponseHead",
     "ServerExchange",
     "announces_body",
@@ -29,6 +30,9 @@ __all__ = [
     "check_lines",
     "check_target",
 ]
+
+#: The values of a message's header lines, by their names in lower case: see `Headers.by_name`.
+Lines: TypeAlias = Mapping[str, Sequence[str]]
 
 _REQUEST_LINE = re.compile(rb"[!-~]+ [!-~]+ HTTP/[0-9]\.[0-9]\r?")
 _STATUS_LINE = re.compile(rb"HTTP/[0-9]\.[0-9] [0-9]{3}(?: .*)?\r?")
@@ -88,8 +92,9 @@ def check_lines(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]
 
 def announces_body(request: Request) -> bool:
     """Whether content follows the head of this request (RFC 9112, 6)."""
-    length = request.headers.get("Content-Length", "0")
-    return "Transfer-Encoding" in request.headers or length.strip("0") != ""
+    lines = request.headers.by_name()
+    lengths = lines.get("content-length", ())
+    return "transfer-encoding" in lines or any(length.strip("0") for length in lengths)
 
 
 class _HeadReader:
@@ -182,15 +187,17 @@ def _phrase(status: int) -> str:
 _SWITCHING = _phrase(101)
 
 
-def _understand(method: str, target: str, headers: Headers) -> Request:
-    """Check what h11 takes as it comes: framing, host and target (RFC 9112, 3.2 and 6)."""
+def _understand(method: str, target: str, headers: Headers, lines: Lines) -> tuple[str, Headers]:
+    """Check what h11 takes as it comes: framing, host and target (RFC 9112, 3.2 and 6).
+
+    Returns the target and the headers, with the authority of the target as the Host.
+    """
     if method == "CONNECT":
         raise HttpError("this is not a proxy", 405)
-    if "Transfer-Encoding" in headers and "Content-Length" in headers:
+    if "transfer-encoding" in lines and "content-length" in lines:
         raise HttpError("both Content-Length and Transfer-Encoding")  # RFC 9112, 6.1
-    hosts = [headers["Host"]] if headers.get("Host") else []
-    absolute = _ABSOLUTE_FORM.fullmatch(target)
-    if absolute:
+    hosts = [host for host in lines.get("host", ()) if host]
+    if not target.startswith("/") and (absolute := _ABSOLUTE_FORM.fullmatch(target)):
         # The authority in the target replaces Host, which must be one all the same (RFC 9112, 3.2).
         others = (line for line in headers.pairs() if line[0].lower() != "host")
         hosts.append(absolute[1])
@@ -202,7 +209,7 @@ def _understand(method: str, target: str, headers: Headers) -> Request:
         not _ORIGIN_FORM.fullmatch(target) or "#" in target
     ):
         raise HttpError("the request target is malformed")
-    return Request(target, headers, method, upgrade=False)
+    return target, headers
 
 
 class ServerExchange:
@@ -213,6 +220,8 @@ class ServerExchange:
         self._reader = _HeadReader(_REQUEST_LINE, limits)
         self._started = False
         self._head_only = False
+        #: The headers of the request.
+        self.lines: Lines = {}
 
     def feed(self, data: bytes) -> None:
         """Take bytes from the peer; ``b""`` is the end of its stream."""
@@ -241,11 +250,12 @@ class ServerExchange:
         self._head_only = event.method == b"HEAD"
         if not event.http_version.startswith(b"1."):
             raise HttpError("only HTTP/1.1 is spoken here", 505)
-        return _understand(
-            event.method.decode("ascii"),
-            event.target.decode("ascii"),
-            Headers.from_bytes(event.headers.raw_items()),
-        )
+        method = event.method.decode("ascii")
+        target = event.target.decode("ascii")
+        headers = Headers.from_bytes(event.headers.raw_items())
+        self.lines = headers.by_name()
+        target, headers = _understand(method, target, headers, self.lines)
+        return Request(target, headers, method, upgrade=False)
 
     @property
     def http_version(self) -> bytes:
