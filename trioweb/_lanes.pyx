@@ -3,6 +3,8 @@
 
 from collections import deque
 
+from trio import BrokenResourceError, ClosedResourceError
+
 from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.object cimport PyObject_Size
 from cpython.unicode cimport PyUnicode_CheckExact
@@ -100,15 +102,16 @@ cdef class OutLane:
     cdef readonly object data
     cdef public list control
     cdef public object unwritten
+    cdef public object write
     cdef public object token_bytes
     cdef public Py_ssize_t size
     cdef public Py_ssize_t messages_sent
+    cdef public Py_ssize_t bytes_sent
     cdef public Py_ssize_t plain
     cdef public Py_ssize_t detours
     cdef Py_ssize_t size_mark
     cdef Py_ssize_t frames_mark
     cdef public bint is_marked
-    cdef public bint is_nonblocking
     cdef public bint open
 
     def __init__(self, Turn turn not None, list marked not None, limits):
@@ -134,9 +137,9 @@ cdef class OutLane:
         self._enqueue(encoded, PyObject_Size(waiting) > 0)
         return self.open
 
-    def pass_on(self, bytes encoded not None, *, bint later):
+    def pass_on(self, bytes encoded not None, Py_ssize_t size, bint later):
         """Queue a frame made for many. None: that needs a second thought; else whether it is out."""
-        if self.token_bytes is not None or not self._has_room():
+        if self.token_bytes is not None or size > self.plain or not self._has_room():
             return None
         self._enqueue(encoded, later)
         return self.size == 0 if self.open else None
@@ -159,15 +162,28 @@ cdef class OutLane:
 
     cdef int _enqueue(self, bytes encoded, bint later) except -1:
         self.messages_sent += 1
-        if not later and self.is_nonblocking and self._is_idle():
-            self.write_now(encoded)
+        if not later and self.write is not None and self._is_idle():
+            self._write_now(encoded)
             return 0
         self.data.append(encoded)
         self.size += PyBytes_GET_SIZE(encoded)
-        if later and self.is_nonblocking:
+        if later and self.write is not None:
             self._mark()
         else:
             self.schedule()
+        return 0
+
+    cdef int _write_now(self, bytes encoded) except -1:
+        """Write a frame past the empty queue."""
+        cdef Py_ssize_t taken
+        try:
+            taken = self.write(encoded)
+        except (BrokenResourceError, ClosedResourceError) as error:
+            self.broke(error)
+            return 0
+        self.bytes_sent += taken
+        if taken < PyBytes_GET_SIZE(encoded):
+            self.left_over(encoded, taken)
         return 0
 
     cdef inline bint _is_idle(self) except -1:
@@ -196,7 +212,7 @@ cdef class OutLane:
         ):
             encoded = self.data.popleft()
             self.size -= PyBytes_GET_SIZE(encoded)
-            self.write_now(encoded)
+            self._write_now(encoded)
         else:
             self.flush()
         return 0

@@ -45,21 +45,22 @@ def broadcast(
     receiver never disturbs another. Raises `TypeError` if the message is neither str nor bytes.
     """
     shared = Shared(check_message(message), compress)
+    #: Whether this is not the first broadcast of the turn; None: nobody who can tell was met.
     later: bool | None = None
     #: What most receivers get: one frame, not compressed.
     plain: bytes | None = None
     written = queued = dropped = closed = 0
-    for ws in list(connections):
-        life = lifecycle_of(ws)
+    size = len(shared.data)
+    for life in map(lifecycle_of, list(connections)):
         outbox = life.outbox
-        if later is None and outbox.is_nonblocking:
-            later = outbox.attendant.meet()
-        if plain is not None and len(shared.data) <= outbox.plain:
-            is_out = outbox.pass_on(plain, later=bool(later))
+        if plain is not None:
+            is_out = outbox.pass_on(plain, size, bool(later))
             if is_out is not None:
                 written += is_out
                 queued += not is_out
                 continue
+        elif later is None and outbox.write is not None:
+            later = outbox.attendant.meet()
         if life.closed is not None:
             closed += 1
         elif outbox.full:
@@ -71,7 +72,7 @@ def broadcast(
                 closed += 1
         else:
             frames = life.machine.shared(shared)
-            if compress is None and outbox.token_bytes is None and outbox.plain >= len(shared.data):
+            if compress is None and outbox.token_bytes is None and outbox.plain >= size:
                 plain = frames[0]
             outbox.put_shared(frames, later=bool(later))
             if life.closed is not None:

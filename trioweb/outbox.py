@@ -66,7 +66,6 @@ class Outbox(OutLane):
         "_turnstile",
         "_work",
         "_writing",
-        "bytes_sent",
         "dead",
         "dropped",
         "streams",
@@ -86,7 +85,8 @@ class Outbox(OutLane):
         self._attendant = attendant
         self._transport = transport
         self._nonblocking = transport if isinstance(transport, NonblockingTransport) else None
-        self.is_nonblocking = self._nonblocking is not None
+        if self._nonblocking is not None:
+            self.write = self._nonblocking.write_nowait
         self.plain, self.token_bytes = machine.plain
         self._machine = machine
         self._limits = limits
@@ -104,7 +104,6 @@ class Outbox(OutLane):
         #: Who sends a message in pieces, and behind them those who want to, in line.
         self.streams: list[object] = []
         self.dead = False
-        self.bytes_sent = 0
         #: Messages that waited behind one in pieces which never came to its end.
         self.dropped = 0
 
@@ -160,7 +159,7 @@ class Outbox(OutLane):
         self.messages_sent += 1
         self.data.extend(frames)
         self.size += sum(map(len, frames))
-        if later and self.is_nonblocking:
+        if later and self._nonblocking is not None:
             self.mark()
         else:
             self.schedule()
@@ -224,7 +223,7 @@ class Outbox(OutLane):
             frame = self._machine.control(event)
             self.control.append(frame)
             self.size += len(frame)
-            if now or not self.is_nonblocking:
+            if now or self._nonblocking is None:
                 self.schedule()
             else:
                 self.mark()
@@ -349,18 +348,15 @@ class Outbox(OutLane):
             self.unwritten = memoryview(chunk)[taken:]
         self._changed.unpark_all()
 
-    def write_now(self, encoded: bytes) -> None:
-        assert self._nonblocking is not None
-        try:
-            taken = self._nonblocking.write_nowait(encoded)
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            self._owner.lost(error)
-            return
-        self.bytes_sent += taken
-        if taken < len(encoded):
-            self.unwritten = memoryview(encoded)[taken:]
-            self.size += len(encoded) - taken
-            self._wake_writer()
+    def left_over(self, encoded: bytes, taken: int) -> None:
+        """Leave the rest of a frame to the writer task."""
+        self.unwritten = memoryview(encoded)[taken:]
+        self.size += len(encoded) - taken
+        self._wake_writer()
+
+    def broke(self, error: Exception) -> None:
+        """Hear that the transport is broken, or closed."""
+        self._owner.lost(error)
 
     def _next_chunk(self) -> bytes | memoryview | None:
         if self.unwritten is not None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection
 
+import trio
+
 from .config import Limits
 from .protocol.assembler import Piece
 from .protocol.frames import FIN, Opcode
@@ -91,12 +93,12 @@ class OutLane:
     """The outgoing queue, and the way of a message that may go without a second thought."""
 
     __slots__ = (
+        "bytes_sent",
         "control",
         "data",
         "detours",
         "frames_mark",
         "is_marked",
-        "is_nonblocking",
         "marked",
         "messages_sent",
         "open",
@@ -106,6 +108,7 @@ class OutLane:
         "token_bytes",
         "turn",
         "unwritten",
+        "write",
     )
 
     def __init__(self, turn: Turn, marked: list[OutLane], limits: Limits) -> None:
@@ -119,11 +122,13 @@ class OutLane:
         #: Bytes queued and not yet taken by the transport.
         self.size = 0
         self.messages_sent = 0
+        self.bytes_sent = 0
         #: What the kernel did not take; the writer task waits for it.
         self.unwritten: memoryview | None = None
         #: Whether this one is among them.
         self.is_marked = False
-        self.is_nonblocking = False
+        #: Writes without waiting, and returns how much was taken; None where that cannot be.
+        self.write: Callable[[bytes], int] | None = None
         #: Reasons why messages must wait: others do, or one that leaves in pieces.
         self.detours = 0
         #: Whether messages may be sent.
@@ -153,9 +158,9 @@ class OutLane:
         self.enqueue(encoded, later=bool(waiting))
         return self.open
 
-    def pass_on(self, encoded: bytes, *, later: bool) -> bool | None:
+    def pass_on(self, encoded: bytes, size: int, later: bool) -> bool | None:  # noqa: FBT001 - as the native one
         """Queue a frame made for many. None: that needs a second thought; else whether it is out."""
-        if self.token_bytes is not None or not self.has_room():
+        if self.token_bytes is not None or size > self.plain or not self.has_room():
             return None
         self.enqueue(encoded, later=later)
         return self.size == 0 if self.open else None
@@ -172,12 +177,12 @@ class OutLane:
     def enqueue(self, encoded: bytes, *, later: bool) -> None:
         """Queue a message of one frame, whatever the marks say, and see that it is written."""
         self.messages_sent += 1
-        if not later and self.is_nonblocking and self.is_idle():
-            self.write_now(encoded)
+        if not later and self.write is not None and self.is_idle():
+            self._write_now(encoded)
             return
         self.data.append(encoded)
         self.size += len(encoded)
-        if later and self.is_nonblocking:
+        if later and self.write is not None:
             self.mark()
         else:
             self.schedule()
@@ -200,12 +205,28 @@ class OutLane:
         if len(self.data) == 1 and not self.control and self.unwritten is None and self.open:
             encoded = self.data.popleft()
             self.size -= len(encoded)
-            self.write_now(encoded)
+            self._write_now(encoded)
         else:
             self.flush()
 
-    def write_now(self, encoded: bytes) -> None:
+    def _write_now(self, encoded: bytes) -> None:
         """Write a frame past the empty queue."""
+        assert self.write is not None
+        try:
+            taken = self.write(encoded)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self.broke(error)
+            return
+        self.bytes_sent += taken
+        if taken < len(encoded):
+            self.left_over(encoded, taken)
+
+    def left_over(self, encoded: bytes, taken: int) -> None:
+        """See that the rest of a frame is written."""
+        raise NotImplementedError
+
+    def broke(self, error: Exception) -> None:
+        """Hear that the transport is broken, or closed."""
         raise NotImplementedError
 
     def schedule(self) -> None:

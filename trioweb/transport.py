@@ -12,13 +12,20 @@ Every transport raises `trio.BrokenResourceError` when the link is broken, and
 from __future__ import annotations
 
 import contextlib
-import errno
 import socket
 from abc import abstractmethod
 from collections.abc import Generator
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import trio
+
+from .protocol.framer import framer
+from .pure_sockets import translate
+
+if TYPE_CHECKING or framer() == "pure":
+    from .pure_sockets import SocketCalls
+else:
+    from ._sockets import SocketCalls
 
 __all__ = [
     "NonblockingTransport",
@@ -133,16 +140,15 @@ class NonblockingTransport(Transport):
         await trio.lowlevel.checkpoint()
 
 
-class SocketTransport(NonblockingTransport):
+class SocketTransport(SocketCalls, NonblockingTransport):
     """A connected stream socket; takes it over and closes it."""
 
-    __slots__ = ("_recv", "_send", "_socket", "local_address", "remote_address")
+    __slots__ = ("_socket", "local_address", "remote_address")
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._socket = sock
-        self._recv = sock.recv
-        self._send = sock.send
+        self.attach(sock)
         with _os_errors():
             self.local_address = sock.getsockname()
         self.remote_address = None
@@ -156,27 +162,11 @@ class SocketTransport(NonblockingTransport):
         family, kind, proto = inner.family, inner.type, inner.proto
         return cls(socket.socket(family, kind, proto, fileno=inner.detach()))
 
-    def read_nowait(self, max_bytes: int) -> bytes | None:
-        try:
-            return self._recv(max_bytes)
-        except BlockingIOError:
-            return None
-        except OSError as error:
-            raise _translate(error) from error
-
     async def wait_readable(self) -> None:
         try:
             await trio.lowlevel.wait_readable(self._descriptor())
         except (trio.ClosedResourceError, OSError):
             await trio.lowlevel.checkpoint()  # interrupted or closed: the next try tells
-
-    def write_nowait(self, data: bytes | memoryview) -> int:
-        try:
-            return self._send(data)
-        except BlockingIOError:
-            return 0
-        except OSError as error:
-            raise _translate(error) from error
 
     async def wait_writable(self) -> None:
         try:
@@ -201,6 +191,7 @@ class SocketTransport(NonblockingTransport):
 
     def close(self) -> None:
         self.interrupt()
+        self.detach()
         self._socket.close()
 
 
@@ -307,15 +298,9 @@ def as_tls(stream: trio.abc.Stream) -> trio.SSLStream[trio.abc.Stream] | None:
     return None
 
 
-def _translate(error: OSError) -> trio.BrokenResourceError | trio.ClosedResourceError:
-    if error.errno == errno.EBADF:  # we closed it
-        return trio.ClosedResourceError("transport is closed")
-    return trio.BrokenResourceError(f"{error.strerror or error}")
-
-
 @contextlib.contextmanager
 def _os_errors() -> Generator[None]:
     try:
         yield
     except OSError as error:
-        raise _translate(error) from error
+        raise translate(error) from error

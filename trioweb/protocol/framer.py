@@ -16,7 +16,7 @@ def _is_native() -> bool:
         return False
     try:
         # Each module is optional by itself, and one alone is of no use.
-        from .. import _lanes  # noqa: F401
+        from .. import _lanes, _sockets  # noqa: F401
         from . import _framer  # noqa: F401
     except ImportError:
         return False

@@ -190,14 +190,14 @@ _SWITCHING = _phrase(101)
 def _understand(method: str, target: str, headers: Headers, lines: Lines) -> tuple[str, Headers]:
     """Check what h11 takes as it comes: framing, host and target (RFC 9112, 3.2 and 6).
 
-    Returns the target and the headers, with the authority of the target as the Host.
+    Returns the target in origin form, and the headers with its authority as the Host.
     """
     if method == "CONNECT":
         raise HttpError("this is not a proxy", 405)
     if "transfer-encoding" in lines and "content-length" in lines:
         raise HttpError("both Content-Length and Transfer-Encoding")  # RFC 9112, 6.1
     hosts = [host for host in lines.get("host", ()) if host]
-    if not target.startswith("/") and (absolute := _ABSOLUTE_FORM.fullmatch(target)):
+    if absolute := _ABSOLUTE_FORM.fullmatch(target):
         # The authority in the target replaces Host, which must be one all the same (RFC 9112, 3.2).
         others = (line for line in headers.pairs() if line[0].lower() != "host")
         hosts.append(absolute[1])
@@ -254,8 +254,10 @@ class ServerExchange:
         target = event.target.decode("ascii")
         headers = Headers.from_bytes(event.headers.raw_items())
         self.lines = headers.by_name()
-        target, headers = _understand(method, target, headers, self.lines)
-        return Request(target, headers, method, upgrade=False)
+        target, understood = _understand(method, target, headers, self.lines)
+        if understood is not headers:
+            self.lines = understood.by_name()
+        return Request(target, understood, method, upgrade=False)
 
     @property
     def http_version(self) -> bytes:

@@ -1,0 +1,120 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""Reads and writes of a socket that never wait, without what Python's sockets do around them.
+
+The GIL is kept, but for what takes long: these calls are shorter than giving it up and asking for
+it again. Their twin is `pure_sockets`.
+"""
+
+import trio
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.object cimport PyObject
+from libc.errno cimport EAGAIN, EBADF, EINTR, errno
+from libc.string cimport strerror
+
+cdef extern from "Python.h":
+    PyObject* new_bytes "PyBytes_FromStringAndSize"(const char*, Py_ssize_t) except NULL
+    int resize_bytes "_PyBytes_Resize"(PyObject**, Py_ssize_t) except -1
+    char* bytes_at "PyBytes_AS_STRING"(PyObject*) noexcept
+    void Py_DECREF(PyObject*)
+
+cdef extern from "<errno.h>" nogil:
+    int EWOULDBLOCK
+
+cdef extern from "<sys/socket.h>" nogil:
+    Py_ssize_t recv(int, void*, size_t, int)
+    Py_ssize_t send(int, const void*, size_t, int)
+    int MSG_DONTWAIT
+    int MSG_NOSIGNAL
+
+cdef enum:
+    #: Reads of at most so many bytes go over the stack: most are shorter than what they could be.
+    ON_STACK = 16384
+    #: From here on copying takes longer than the GIL.
+    LONG = 65536
+
+
+cdef class SocketCalls:
+    """The calls of a non-blocking socket; whoever made it owns the descriptor."""
+
+    cdef int _fd
+
+    def __cinit__(self):
+        self._fd = -1
+
+    def attach(self, sock):
+        """Use a socket from now on."""
+        self._fd = sock.fileno()
+
+    def detach(self):
+        """Use it no more: it is about to be closed, and its number given to another."""
+        self._fd = -1
+
+    def read_nowait(self, Py_ssize_t max_bytes):
+        """Return the bytes that are there, ``b""`` at the end, None where one must wait."""
+        cdef char[ON_STACK] stack
+        cdef PyObject* found
+        cdef Py_ssize_t size
+        if max_bytes <= ON_STACK:
+            size = self._recv(stack, max_bytes)
+            return None if size < 0 else PyBytes_FromStringAndSize(stack, size)
+        found = new_bytes(NULL, max_bytes)
+        try:
+            size = self._recv(bytes_at(found), max_bytes)
+            if size < 0:
+                return None
+            resize_bytes(&found, size)
+            return <object>found
+        finally:
+            if found is not NULL:
+                Py_DECREF(found)
+
+    def write_nowait(self, data not None):
+        """Return how many of the bytes were taken, 0 where one must wait."""
+        cdef Py_buffer view
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            return self._send(<const char*>view.buf, view.len)
+        finally:
+            PyBuffer_Release(&view)
+
+    cdef Py_ssize_t _recv(self, char* to, Py_ssize_t size) except -2:
+        """Return the bytes read, -1 where one must wait."""
+        cdef Py_ssize_t count
+        while True:
+            if size < LONG:
+                count = recv(self._fd, to, size, MSG_DONTWAIT)
+            else:
+                with nogil:
+                    count = recv(self._fd, to, size, MSG_DONTWAIT)
+            if count >= 0 or errno != EINTR:
+                break
+        if count < 0 and errno != EAGAIN and errno != EWOULDBLOCK:
+            _fail(errno)
+        return count
+
+    cdef Py_ssize_t _send(self, const char* data, Py_ssize_t size) except -2:
+        """Return the bytes taken, 0 where one must wait."""
+        cdef Py_ssize_t count
+        while True:
+            if size < LONG:
+                count = send(self._fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL)
+            else:
+                with nogil:
+                    count = send(self._fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL)
+            if count >= 0 or errno != EINTR:
+                break
+        if count < 0:
+            if errno != EAGAIN and errno != EWOULDBLOCK:
+                _fail(errno)
+            return 0
+        return count
+
+
+cdef int _fail(int number) except -1:
+    """Raise what a transport raises."""
+    if number == EBADF:  # we closed it
+        raise trio.ClosedResourceError("transport is closed")
+    reason = strerror(number).decode()
+    raise trio.BrokenResourceError(reason) from OSError(number, reason)
