@@ -5,9 +5,15 @@ from collections import deque
 
 from trio import BrokenResourceError, ClosedResourceError
 
-from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.bytes cimport (
+    PyBytes_AS_STRING,
+    PyBytes_CheckExact,
+    PyBytes_FromStringAndSize,
+    PyBytes_GET_SIZE,
+)
 from cpython.object cimport PyObject_Size
 from cpython.unicode cimport PyUnicode_CheckExact
+from libc.string cimport memcpy
 
 from .protocol._framer cimport frame
 
@@ -19,6 +25,7 @@ cdef extern from "Python.h":
 cdef enum:
     CALLS = 64
     BYTES = 65536
+    GATHER = 65536
     TEXT = 0x81
     BINARY = 0x82
 
@@ -99,8 +106,8 @@ cdef class OutLane:
 
     cdef readonly Turn turn
     cdef readonly list marked
-    cdef readonly object data
-    cdef public list control
+    cdef readonly list data
+    cdef readonly list control
     cdef public object unwritten
     cdef public object write
     cdef public object token_bytes
@@ -113,13 +120,15 @@ cdef class OutLane:
     cdef Py_ssize_t frames_mark
     cdef public bint is_marked
     cdef public bint open
+    cdef public bint dead
+    cdef public Py_ssize_t parked
 
     def __init__(self, Turn turn not None, list marked not None, limits):
         self.turn = turn
         self.marked = marked
         self.size_mark = min(limits.outbox_bytes, PY_SSIZE_T_MAX)
         self.frames_mark = min(limits.outbox_frames, PY_SSIZE_T_MAX)
-        self.data = deque()
+        self.data = []
         self.control = []
         self.open = True
 
@@ -153,7 +162,7 @@ cdef class OutLane:
             self.open
             and not self.detours
             and self.size < self.size_mark
-            and PyObject_Size(self.data) < self.frames_mark
+            and len(self.data) < self.frames_mark
         )
 
     def enqueue(self, bytes encoded not None, *, bint later):
@@ -183,11 +192,89 @@ cdef class OutLane:
             return 0
         self.bytes_sent += taken
         if taken < PyBytes_GET_SIZE(encoded):
-            self.left_over(encoded, taken)
+            self.size += PyBytes_GET_SIZE(encoded) - taken
+            self.left_over(memoryview(encoded)[taken:])
         return 0
 
+    def flush(self):
+        """Write what the transport takes now. Never raises: a broken link goes to `broke`."""
+        if self.unwritten is None and not self._is_idle():
+            self._write_all()
+
+    def write_all(self):
+        """Do so with what the kernel did not take last time, too."""
+        self._write_all()
+
+    cdef int _write_all(self) except -1:
+        cdef Py_ssize_t taken
+        if self.write is None or self.dead:
+            return 0
+        try:
+            while True:
+                chunk = self._next_chunk()
+                if chunk is None:
+                    break
+                taken = self.write(chunk)
+                self._took(taken)
+                if taken < PyObject_Size(chunk):
+                    self.left_over(memoryview(chunk)[taken:])
+                    break
+        except (BrokenResourceError, ClosedResourceError) as error:
+            self.broke(error)
+        if self.parked:
+            self.wake()
+        return 0
+
+    def next_chunk(self):
+        """Take what is to be written next out of the queue: small frames together."""
+        return self._next_chunk()
+
+    cdef object _next_chunk(self):
+        cdef list data = self.data
+        cdef list control = self.control
+        cdef Py_ssize_t total, count, at, queued = len(data)
+        cdef char* to
+        if self.unwritten is not None:
+            rest = self.unwritten
+            self.unwritten = None
+            return rest
+        if not control:
+            if not queued:
+                return None
+            if queued == 1:
+                return data.pop()
+        total = count = 0
+        for frame_ in control:
+            total += PyBytes_GET_SIZE(<bytes?>frame_)
+        while count < queued and total < GATHER:
+            total += PyBytes_GET_SIZE(<bytes?>data[count])
+            count += 1
+        if count == 1 and not control:
+            return data.pop(0)
+        chunk = PyBytes_FromStringAndSize(NULL, total)
+        to = PyBytes_AS_STRING(chunk)
+        for frame_ in control:
+            memcpy(to, PyBytes_AS_STRING(frame_), PyBytes_GET_SIZE(frame_))
+            to += PyBytes_GET_SIZE(frame_)
+        for at in range(count):
+            frame_ = data[at]
+            memcpy(to, PyBytes_AS_STRING(frame_), PyBytes_GET_SIZE(frame_))
+            to += PyBytes_GET_SIZE(frame_)
+        control.clear()
+        del data[:count]
+        return chunk
+
+    def took(self, Py_ssize_t count):
+        """Count what the transport took."""
+        self._took(count)
+
+    cdef inline void _took(self, Py_ssize_t count) noexcept:
+        self.bytes_sent += count
+        if not self.dead:  # a write that was on its way when all was dropped
+            self.size -= count
+
     cdef inline bint _is_idle(self) except -1:
-        return self.unwritten is None and not self.control and not PyObject_Size(self.data)
+        return self.unwritten is None and not self.control and not len(self.data)
 
     def mark(self):
         """Leave what is queued to the next turn of the scheduler, unless the kernel is waited for."""
@@ -208,9 +295,9 @@ cdef class OutLane:
             self.open
             and self.unwritten is None
             and not self.control
-            and PyObject_Size(self.data) == 1
+            and len(self.data) == 1
         ):
-            encoded = self.data.popleft()
+            encoded = self.data.pop()
             self.size -= PyBytes_GET_SIZE(encoded)
             self._write_now(encoded)
         else:

@@ -26,9 +26,6 @@ __all__ = ["Outbox", "OutboxOwner"]
 #: yet, for it may be compressed with what went before it.
 _Waiting: TypeAlias = list[bytes] | tuple[Message, bool | None]
 
-#: Frames that wait together leave in one write of about this size.
-_GATHER = 2**16
-
 
 class OutboxOwner(Protocol):
     """What an outbox tells its connection."""
@@ -66,7 +63,6 @@ class Outbox(OutLane):
         "_turnstile",
         "_work",
         "_writing",
-        "dead",
         "dropped",
         "streams",
     )
@@ -103,7 +99,6 @@ class Outbox(OutLane):
         self._behind_size = 0
         #: Who sends a message in pieces, and behind them those who want to, in line.
         self.streams: list[object] = []
-        self.dead = False
         #: Messages that waited behind one in pieces which never came to its end.
         self.dropped = 0
 
@@ -182,7 +177,7 @@ class Outbox(OutLane):
             self.size - self._behind_size >= limits.outbox_bytes
             or len(self.data) >= limits.outbox_frames
         ):
-            await self._changed.park()
+            await self._park()
 
     def end_pieces(self) -> None:
         """Let the messages that waited follow: the last piece is queued."""
@@ -200,7 +195,7 @@ class Outbox(OutLane):
     async def wait_stream(self, who: object) -> None:
         """Wait for the first place in the line of those with messages in pieces, or the end."""
         while self.streams[0] is not who and not self._owner.ended():
-            await self._changed.park()
+            await self._park()
 
     def _wait_behind(self, message: _Waiting, size: int) -> None:
         assert self._behind is not None
@@ -237,29 +232,6 @@ class Outbox(OutLane):
             self.size += len(frame)
             self.schedule()
 
-    def flush(self) -> None:
-        """Write what the transport takes now. Never raises: a broken link goes to the owner."""
-        # What the kernel did not take last time is the writer task's.
-        if self.unwritten is None and (self.data or self.control):
-            self._write()
-
-    def _write(self) -> None:
-        transport = self._nonblocking
-        if transport is None or self.dead:
-            return
-        try:
-            while (chunk := self._next_chunk()) is not None:
-                taken = transport.write_nowait(chunk)
-                self._took(taken)
-                if taken < len(chunk):
-                    self.unwritten = memoryview(chunk)[taken:]
-                    self._wake_writer()
-                    break
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            self._owner.lost(error)
-        if self._changed:
-            self._changed.unpark_all()
-
     def abandon(self) -> None:
         """Drop what is queued: the connection is over."""
         self._drop_behind()
@@ -275,6 +247,13 @@ class Outbox(OutLane):
         """Let everyone who waits here look again."""
         self._changed.unpark_all()
 
+    async def _park(self) -> None:
+        self.parked += 1
+        try:
+            await self._changed.park()
+        finally:
+            self.parked -= 1
+
     async def wait_room(self) -> None:
         """Wait until a message may be queued, behind those who wait already, or all is over.
 
@@ -286,7 +265,7 @@ class Outbox(OutLane):
         try:
             async with self._turnstile:
                 while not self._owner.ended() and self._is_at_mark():
-                    await self._changed.park()
+                    await self._park()
         finally:
             self.detours -= 1
 
@@ -295,13 +274,13 @@ class Outbox(OutLane):
         self.flush()
         await trio.lowlevel.checkpoint()
         while self.control_full and not self._owner.ended():
-            await self._changed.park()
+            await self._park()
 
     async def wait_written(self) -> None:
         """Wait until the transport has taken everything queued, or the outbox is dead."""
         self.flush()
         while not (self.idle and not self._behind) and not self.dead:
-            await self._changed.park()
+            await self._park()
 
     def retire_writer(self) -> None:
         """Let the writer task begin nothing new: it is about to be cancelled."""
@@ -326,10 +305,10 @@ class Outbox(OutLane):
             if scope.cancelled_caught:
                 self._owner.stalled()
                 return
-            self._write()
+            self.write_all()
 
     async def _write_piece(self) -> None:
-        chunk = self._next_chunk()
+        chunk = self.next_chunk()
         if chunk is None:
             return
         self._writing = True
@@ -343,42 +322,19 @@ class Outbox(OutLane):
             raise
         finally:
             self._writing = False
-        self._took(taken)
+        self.took(taken)
         if taken < len(chunk):
             self.unwritten = memoryview(chunk)[taken:]
         self._changed.unpark_all()
 
-    def left_over(self, encoded: bytes, taken: int) -> None:
-        """Leave the rest of a frame to the writer task."""
-        self.unwritten = memoryview(encoded)[taken:]
-        self.size += len(encoded) - taken
+    def left_over(self, rest: memoryview) -> None:
+        """Leave what the kernel did not take to the writer task."""
+        self.unwritten = rest
         self._wake_writer()
 
     def broke(self, error: Exception) -> None:
         """Hear that the transport is broken, or closed."""
         self._owner.lost(error)
-
-    def _next_chunk(self) -> bytes | memoryview | None:
-        if self.unwritten is not None:
-            rest, self.unwritten = self.unwritten, None
-            return rest
-        data = self.data
-        if not self.control:
-            if not data:
-                return None
-            if len(data) == 1:
-                return data.popleft()
-        pieces, self.control = self.control, []
-        total = sum(map(len, pieces))
-        while data and total < _GATHER:
-            total += len(data[0])
-            pieces.append(data.popleft())
-        return b"".join(pieces)
-
-    def _took(self, count: int) -> None:
-        self.bytes_sent += count
-        if not self.dead:  # a write that was on its way when all was dropped
-            self.size -= count
 
     def schedule(self) -> None:
         """See that what is queued is written as soon as can be."""

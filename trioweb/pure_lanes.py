@@ -18,6 +18,8 @@ __all__ = ["InLane", "OutLane", "Turn", "flush_all"]
 #: A full checkpoint at least every so many calls, or bytes, whichever is first.
 _CALLS = 64
 _BYTES = 2**16
+#: Frames that wait together leave in one write of about this size.
+_GATHER = 2**16
 _TEXT = FIN | Opcode.TEXT
 _BINARY = FIN | Opcode.BINARY
 
@@ -96,12 +98,14 @@ class OutLane:
         "bytes_sent",
         "control",
         "data",
+        "dead",
         "detours",
         "frames_mark",
         "is_marked",
         "marked",
         "messages_sent",
         "open",
+        "parked",
         "plain",
         "size",
         "size_mark",
@@ -117,7 +121,7 @@ class OutLane:
         self.marked = marked
         self.size_mark = limits.outbox_bytes
         self.frames_mark = limits.outbox_frames
-        self.data: deque[bytes] = deque()
+        self.data: list[bytes] = []
         self.control: list[bytes] = []
         #: Bytes queued and not yet taken by the transport.
         self.size = 0
@@ -131,8 +135,11 @@ class OutLane:
         self.write: Callable[[bytes], int] | None = None
         #: Reasons why messages must wait: others do, or one that leaves in pieces.
         self.detours = 0
-        #: Whether messages may be sent.
+        #: Whether messages may be sent, and whether anything may be written.
         self.open = True
+        self.dead = False
+        #: Tasks that wait for a change.
+        self.parked = 0
         #: A message of so many bytes is one frame, and not compressed.
         self.plain = 0
         #: Where masks come from; None: frames are not masked.
@@ -203,7 +210,7 @@ class OutLane:
         """Write what was left to this turn; a single frame goes past the queue."""
         self.is_marked = False
         if len(self.data) == 1 and not self.control and self.unwritten is None and self.open:
-            encoded = self.data.popleft()
+            encoded = self.data.pop()
             self.size -= len(encoded)
             self._write_now(encoded)
         else:
@@ -219,10 +226,64 @@ class OutLane:
             return
         self.bytes_sent += taken
         if taken < len(encoded):
-            self.left_over(encoded, taken)
+            self.size += len(encoded) - taken
+            self.left_over(memoryview(encoded)[taken:])
 
-    def left_over(self, encoded: bytes, taken: int) -> None:
-        """See that the rest of a frame is written."""
+    def flush(self) -> None:
+        """Write what the transport takes now. Never raises: a broken link goes to `broke`."""
+        # What the kernel did not take last time is the writer task's.
+        if self.unwritten is None and (self.data or self.control):
+            self.write_all()
+
+    def write_all(self) -> None:
+        """Do so with what the kernel did not take last time, too."""
+        if self.write is None or self.dead:
+            return
+        try:
+            while (chunk := self.next_chunk()) is not None:
+                taken = self.write(chunk)
+                self.took(taken)
+                if taken < len(chunk):
+                    self.left_over(memoryview(chunk)[taken:])
+                    break
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self.broke(error)
+        if self.parked:
+            self.wake()
+
+    def next_chunk(self) -> bytes | memoryview | None:
+        """Take what is to be written next out of the queue: small frames together."""
+        if self.unwritten is not None:
+            rest, self.unwritten = self.unwritten, None
+            return rest
+        data, control = self.data, self.control
+        if not control:
+            if not data:
+                return None
+            if len(data) == 1:
+                return data.pop()
+        total = sum(map(len, control))
+        count = 0
+        while count < len(data) and total < _GATHER:
+            total += len(data[count])
+            count += 1
+        chunk = b"".join(control + data[:count])
+        control.clear()
+        del data[:count]
+        return chunk
+
+    def took(self, count: int) -> None:
+        """Count what the transport took."""
+        self.bytes_sent += count
+        if not self.dead:  # a write that was on its way when all was dropped
+            self.size -= count
+
+    def left_over(self, rest: memoryview) -> None:
+        """Leave what the kernel did not take to the writer task."""
+        raise NotImplementedError
+
+    def wake(self) -> None:
+        """Let everyone who waits here look again."""
         raise NotImplementedError
 
     def broke(self, error: Exception) -> None:
@@ -231,10 +292,6 @@ class OutLane:
 
     def schedule(self) -> None:
         """See that what is queued is written as soon as can be."""
-        raise NotImplementedError
-
-    def flush(self) -> None:
-        """Write what the transport takes now."""
         raise NotImplementedError
 
     def call_turn(self) -> None:
