@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import heapq
+import math
 from typing import Protocol
 
 import trio
 
 from .lanes import OutLane, flush_all
 
-__all__ = ["Attendant"]
+__all__ = ["Attendant", "Watch"]
 
 #: Seconds between two looks: a busy handler's pings are answered within two of them.
 LOOK = 0.05
+#: Watches of connections that are over are thrown out when they are more than the others and these.
+_FORGOTTEN = 64
 
 
 class Attended(Protocol):
@@ -22,18 +26,45 @@ class Attended(Protocol):
         ...
 
 
-class Attendant:
-    """Looks after connections that nobody reads, and writes what waits for the next turn.
+class Watched(Protocol):
+    """A connection whose peer may fall silent."""
 
-    It looks every 50 ms while there is a connection to look at; marking one costs its task almost
-    nothing, where starting and stopping a reader task whenever `receive` is left and entered would
-    cost more than the message itself. When there is nothing to do it is parked.
+    def silent_from(self) -> float | None:
+        """Return when the peer will have been silent too long; None: it is, and is being asked."""
+        ...
+
+
+class Watch:
+    """A connection, and when its peer may have been silent too long."""
+
+    __slots__ = ("connection", "due")
+
+    def __init__(self, connection: Watched, due: float) -> None:
+        self.connection: Watched | None = connection
+        self.due = due
+
+    def __lt__(self, other: Watch) -> bool:
+        return self.due < other.due
+
+
+class Attendant:
+    """Looks after connections that nobody reads, or whose peers are silent; writes what is marked.
+
+    It looks every 50 ms while there is a connection that nobody reads; marking one costs its task
+    almost nothing, where starting and stopping a reader task whenever `receive` is left and entered
+    would cost more than the message itself. And it wakes when a peer may have been silent too long,
+    so that an idle connection needs no task for its heartbeat. Else it is parked.
     """
 
     def __init__(self) -> None:
         self._listed: list[Attended] = []
         self._lot = trio.lowlevel.ParkingLot()
-        #: Its deadline is the next look; None while the task does not run.
+        #: When to look at them.
+        self._look_at = math.inf
+        #: A heap.
+        self._watches: list[Watch] = []
+        self._forgotten = 0
+        #: Its deadline is the next look, or the first watch; None while the task does not run.
         self._scope: trio.CancelScope | None = None
         #: What is to be written at the next turn of the scheduler.
         self.marked: list[OutLane] = []
@@ -43,8 +74,31 @@ class Attendant:
     def look_after(self, connection: Attended) -> None:
         """Put a connection on the list."""
         self._listed.append(connection)
-        if len(self._listed) == 1 and self._scope is not None:
-            self._scope.deadline = trio.current_time() + LOOK
+        if len(self._listed) == 1:
+            self._look_at = trio.current_time() + LOOK
+            self._set_deadline()
+
+    def watch(self, connection: Watched, due: float) -> Watch:
+        """Ask a connection whether its peer is silent when that is due."""
+        watch = Watch(connection, due)
+        heapq.heappush(self._watches, watch)
+        if self._watches[0] is watch:
+            self._set_deadline()
+        return watch
+
+    def forget(self, watch: Watch) -> None:
+        """Ask no more: the connection is over, and not to be kept alive by this."""
+        watch.connection = None
+        self._forgotten += 1
+        if 2 * self._forgotten > len(self._watches) + _FORGOTTEN:
+            self._watches = [watch for watch in self._watches if watch.connection is not None]
+            heapq.heapify(self._watches)
+            self._forgotten = 0
+
+    def _set_deadline(self) -> None:
+        if self._scope is not None:
+            first = self._watches[0].due if self._watches else math.inf
+            self._scope.deadline = min(self._look_at, first)
 
     def wake(self) -> None:
         """Take the next turn: something is marked."""
@@ -62,10 +116,12 @@ class Attendant:
         try:
             while True:
                 with trio.CancelScope() as self._scope:
-                    if self._listed:
-                        self._scope.deadline = trio.current_time() + LOOK
+                    self._set_deadline()
                     await self._take_turns()
-                self._listed = self._still_listed()
+                now = trio.current_time()
+                if now >= self._look_at:
+                    self._look()
+                self._ask(now)
         finally:
             self._scope = None
 
@@ -78,9 +134,24 @@ class Attendant:
             self.crowded = False
             flush_all(self.marked)
 
-    def _still_listed(self) -> list[Attended]:
+    def _look(self) -> None:
         # In a method of its own, whose variables are gone when the task is parked: they would
         # keep connections alive that are over. A look may put others on the list.
         listed, self._listed = self._listed, []
         left = [connection for connection in listed if connection.look()]
-        return self._listed + left
+        self._listed += left
+        self._look_at = trio.current_time() + LOOK if self._listed else math.inf
+
+    def _ask(self, now: float) -> None:
+        while self._watches and self._watches[0].due <= now:
+            watch = self._watches[0]
+            due = None
+            if watch.connection is None:
+                self._forgotten -= 1
+            else:
+                due = watch.connection.silent_from()
+            if due is None:
+                heapq.heappop(self._watches)
+            else:
+                watch.due = due
+                heapq.heapreplace(self._watches, watch)

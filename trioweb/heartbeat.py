@@ -15,22 +15,17 @@ __all__ = ["beat"]
 async def beat(
     options: Heartbeat, reading: Reading, ping: Callable[[], object], dead: Callable[[], None]
 ) -> None:
-    """Call ``ping`` when the peer was silent too long, and ``dead`` when that does not help.
+    """Call ``ping`` and wait for the next byte from the peer; call ``dead`` if there is none.
 
     Any byte counts as heard. While our own side does not read, for its inbox is full, silence
     says nothing about the peer: the count starts again when reading does.
     """
-    while True:
-        due = reading.last_heard + options.interval
-        if trio.current_time() < due:
-            await trio.sleep_until(due)  # a difference could round to no time at all
-        elif reading.deaf:
-            await reading.wait_unpaused()
-            reading.last_heard = trio.current_time()
-        else:
-            ping()
-            with trio.move_on_after(options.timeout) as scope:
-                await reading.wait_heard()
-            if scope.cancelled_caught and not reading.deaf:
-                dead()
-                return
+    if reading.deaf:
+        await reading.wait_unpaused()
+        reading.last_heard = trio.current_time()
+        return
+    ping()
+    with trio.move_on_after(options.timeout) as scope:
+        await reading.wait_heard()
+    if scope.cancelled_caught and not reading.deaf:
+        dead()

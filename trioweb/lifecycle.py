@@ -16,7 +16,7 @@ from typing import cast
 import trio
 
 from .abc import Connection, Observer
-from .attendant import Attendant
+from .attendant import Attendant, Watch
 from .config import Heartbeat, Limits, Timeouts
 from .errors import ConnectionBroken, ConnectionClosedByUs, ConnectionEnded, EndOfChannel
 from .heartbeat import beat
@@ -75,6 +75,7 @@ class Lifecycle:
         "_receive_error",
         "_timeouts",
         "_token_bytes",
+        "_watch",
         "_way_down",
         "closed",
         "connection",
@@ -133,6 +134,8 @@ class Lifecycle:
         self._heartbeat = heartbeat
         self._heartbeat_scope: trio.CancelScope | None = None
         self._heartbeat_payload = b""
+        #: When the attendant asks whether the peer is silent; None while the heartbeat does.
+        self._watch: Watch | None = None
         self._observers = observers
         self._receive_error: type[ConnectionEnded] = ConnectionBroken
         self._by_us = False
@@ -144,10 +147,9 @@ class Lifecycle:
 
     async def __aenter__(self) -> None:
         self._nursery = await self._own.__aenter__()
-        if self._own_attendant and isinstance(self.transport, NonblockingTransport):
+        if self._own_attendant:
             self._nursery.start_soon(self._attendant.run, name=f"websocket {self.id} attendant")
-        if self._heartbeat is not None:
-            self.start("heartbeat")
+        self._watch_silence()
         self.reading.begin()
         self._tell("opened")
 
@@ -190,10 +192,27 @@ class Lifecycle:
             logger.exception("%s: reading failed", self.id)  # nobody else may suffer
             self.cut(Close(CloseCode.INTERNAL_ERROR, "internal error"))
 
+    def _watch_silence(self) -> None:
+        if self._heartbeat is not None and self.closed is None:
+            due = self.reading.last_heard + self._heartbeat.interval
+            self._watch = self._attendant.watch(self, due)
+
+    def silent_from(self) -> float | None:
+        """Return when the peer will have been silent too long; if it is, start the heartbeat."""
+        assert self._heartbeat is not None
+        due = self.reading.last_heard + self._heartbeat.interval
+        if due > trio.current_time():
+            return due
+        self._watch = None
+        self.start("heartbeat")
+        return None
+
     async def _beat(self) -> None:
         assert self._heartbeat is not None
         with trio.CancelScope() as self._heartbeat_scope:
             await beat(self._heartbeat, self.reading, self._heartbeat_ping, self._silent)
+        self._heartbeat_scope = None
+        self._watch_silence()
 
     # --- ends --------------------------------------------------------------------------------
 
@@ -288,14 +307,37 @@ class Lifecycle:
             logger.info("%s: ended: %s", self.id, words if words.isprintable() else ascii(words))
         if frame is not None and frame.code != CloseCode.ABNORMAL:
             self.outbox.close(frame)
+        if self._watch is not None:
+            self._attendant.forget(self._watch)
         if self._heartbeat_scope is not None:
             self._heartbeat_scope.cancel()
         for ping in self.pings.values():
             ping.event.set()
         self.outbox.wake()
-        self.start("closer")
+        if self._is_through():
+            self._drop()
+        else:
+            self.start("closer")
         self.reading.wake()
         self._tell("ended")
+
+    def _is_through(self) -> bool:
+        """Whether both close frames are out, and we, the server, are to end the link."""
+        return (
+            self.side is Side.SERVER
+            and isinstance(self.reading.pending, PeerClosed)
+            and isinstance(self.transport, NonblockingTransport)
+            and self.outbox.idle
+        )
+
+    def _drop(self) -> None:
+        """Close a transport that needs no waiting for that."""
+        assert isinstance(self.transport, NonblockingTransport)
+        self.outbox.abandon()
+        self.machine.lost()
+        self.reading.eof = True
+        self.transport.close()
+        self.down.set()
 
     async def _go_down(self) -> None:
         """Carry out the end: everything here is bounded by `Timeouts.close`."""
@@ -319,10 +361,12 @@ class Lifecycle:
                 await self._cut_off()
 
     async def _cut_off(self) -> None:
-        if not isinstance(self.transport, NonblockingTransport):
-            # It cannot be written without waiting: give the last frame a moment.
-            with trio.move_on_after(_LAST_WORDS):
-                await self.outbox.write_last()
+        if isinstance(self.transport, NonblockingTransport):
+            self._drop()
+            return
+        # It cannot be written without waiting: give the last frame a moment.
+        with trio.move_on_after(_LAST_WORDS):
+            await self.outbox.write_last()
         self.outbox.abandon()
         self.machine.lost()
         await trio.aclose_forcefully(self.transport)

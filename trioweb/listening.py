@@ -1,29 +1,54 @@
-"""Addresses: listeners to serve on, and the URL that leads to them."""
+"""Listeners: what to serve on, the URL that leads there, and how those who come are taken in."""
 
 from __future__ import annotations
 
 import errno
 import ipaddress
+import logging
 import os
 import resource
 import socket
+import ssl
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import trio
 
+from .forwarded import TrustedProxies, read_proxy_header
 from .host import NamedListener, current_host
+from .protocol.proxy import Address
+from .transport import SocketTransport, as_tls
 
-__all__ = ["default_room", "is_loopback", "open_listeners", "open_unix_listener", "url_of"]
+__all__ = [
+    "accept_all",
+    "default_room",
+    "enter",
+    "is_loopback",
+    "open_listeners",
+    "open_unix_listener",
+    "url_of",
+]
+
+logger = logging.getLogger("trioweb.server")
 
 #: What a server holds unless told, if there are file descriptors for it.
 _ROOM = 10_000
 
 #: As many as the system allows.
 _BACKLOG = 2**16 - 1
+
+#: What accept(2) says when the system has nothing left, and the seconds until it is asked again.
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+_PAUSE = 0.1
+
+#: How many of those who wait in line are taken in one turn: then others have theirs.
+_AT_ONCE = 32
+
+#: Bytes in the kernel that have not left, up to which it takes more; as Trio has it.
+_UNSENT = 2**14
 
 
 async def open_listeners(
@@ -108,6 +133,75 @@ def _identity(file: Path) -> tuple[int, int] | None:
         status = file.lstat()
         return status.st_dev, status.st_ino
     return None
+
+
+async def accept_all(
+    listener: trio.abc.Listener[trio.abc.Stream],
+    arrived: Callable[[trio.abc.Stream | SocketTransport], None],
+    *,
+    bare: bool,
+) -> NoReturn:
+    """Hand over every connection that comes, until cancelled; close the listener then.
+
+    ``bare``: nobody needs a stream, so that what comes by a socket may be a transport already.
+    When the system has no descriptor or memory left that is logged, and tried again after 100 ms;
+    any other `OSError` is raised.
+    """
+    async with listener:
+        while True:
+            try:
+                arrived(await listener.accept())
+            except OSError as error:
+                if error.errno not in _EXHAUSTED:
+                    raise
+                logger.exception("accepting again in %s seconds", _PAUSE)
+                await trio.sleep(_PAUSE)
+            else:
+                if bare and type(listener) is trio.SocketListener:
+                    for transport in _accept_in_line(listener.socket):
+                        arrived(transport)
+
+
+def _accept_in_line(listening: trio.socket.SocketType) -> list[SocketTransport]:
+    """Accept those who wait behind one that was accepted: Trio takes a turn for each."""
+    found: list[SocketTransport] = []
+    if listening.fileno() == -1:  # closed meanwhile
+        return found
+    same = socket.socket(
+        listening.family, listening.type, listening.proto, fileno=listening.fileno()
+    )
+    # Errors end it: the next `accept` meets them, and knows what to do about them.
+    with suppress(OSError, trio.BrokenResourceError):
+        while len(found) < _AT_ONCE:
+            sock, _ = same.accept()
+            with suppress(OSError, AttributeError):  # a Unix socket, a system without the second
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
+            found.append(SocketTransport(sock))
+    same.detach()  # the descriptor is the listener's
+    return found
+
+
+async def enter(
+    stream: trio.abc.Stream, context: ssl.SSLContext | None, proxies: TrustedProxies | None
+) -> tuple[trio.abc.Stream, Address | None]:
+    """Read what comes before HTTP: a PROXY header, with the client's address, and TLS.
+
+    Raises `ProxyHeaderError`, `EOFError` and `trio.BrokenResourceError`.
+    """
+    source: Address | None = None
+    if proxies is not None and proxies.proxy_protocol:
+        source = await read_proxy_header(stream, proxies)
+    if context is not None:
+        if isinstance(stream, trio.SocketStream):
+            # TLS takes 37 KiB before its first byte: not for those who say nothing at all.
+            await trio.lowlevel.wait_readable(stream.socket)
+        stream = trio.SSLStream(stream, context, server_side=True)
+    if (tls := as_tls(stream)) is not None:
+        await tls.do_handshake()
+        if tls.selected_alpn_protocol() not in (None, "http/1.1"):
+            raise EOFError("it wants to speak another protocol than HTTP/1.1")
+    return stream, source
 
 
 def default_room() -> int:

@@ -291,7 +291,8 @@ class Reading(InLane):
             self._nonblocking.interrupt()
         self._heard.unpark_all()
         self._changed.unpark_all()
-        self.wake_reader()
+        if not self.eof:
+            self.wake_reader()
 
     def wake_reader(self) -> None:
         """Give the role to the reader task, unless somebody waits in `receive`."""
@@ -399,7 +400,8 @@ class Reading(InLane):
         if self._nonblocking is not None:
             self._role = _LEFT
             if self._owner.ended():
-                self.wake_reader()
+                if not self.eof:
+                    self.wake_reader()
             elif not self.listed:
                 self.listed = True
                 self._attendant.look_after(self)

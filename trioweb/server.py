@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import signal
 import ssl
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, TypedDict, Unpack
 
 import trio
@@ -19,13 +19,13 @@ from .auth import Authenticate
 from .config import Deflate, Heartbeat, Limits, Timeouts
 from .connection import WebSocket, lifecycle_of
 from .forwarded import TrustedProxies
-from .listening import default_room, is_loopback, open_listeners, url_of
+from .listening import accept_all, default_room, is_loopback, open_listeners, url_of
 from .nursery import OwnNursery
 from .pages import OnRequest
 from .protocol.machine import check_close
 from .routing import Handler
 from .serving import Options, handshake, name_of, run_handler
-from .transport import StreamTransport
+from .transport import SocketTransport, StreamTransport, Transport
 from .types import Close, CloseCode
 
 __all__ = ["Server", "ServerOptions", "open_server", "serve"]
@@ -38,10 +38,6 @@ _TASK = "trioweb.server.Server._run_handler"
 #: Who comes to a full server hears so; so many at a time, and whoever comes on top is cut. They
 #: cost as much as a handshake each, and must not become the way to exhaust the server.
 _REFUSALS = 32
-
-#: What accept(2) says when the system has nothing left, and the seconds until it is asked again.
-_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
-_PAUSE = 0.1
 
 #: Of a drain's timeout, the part at its end in which cancelled handlers may clean up.
 _CLEAN_UP = 0.1
@@ -203,26 +199,14 @@ class Server:
     async def _accept(self) -> None:
         with self._serving:
             async with trio.open_nursery() as handlers:
+                arrived = partial(handlers.start_soon, self._run_handler, name=_TASK)
                 with self._accepting:
                     async with trio.open_nursery() as nursery:
-                        for listener in self.listeners:
-                            nursery.start_soon(self._accept_from, listener, handlers)
+                        accept = partial(accept_all, bare=self._options.bare)
+                        for listener in self.listeners:  # closed by a drain: who comes is refused
+                            nursery.start_soon(accept, listener, arrived)
 
-    async def _accept_from(
-        self, listener: trio.abc.Listener[trio.abc.Stream], handlers: trio.Nursery
-    ) -> None:
-        async with listener:  # closed by a drain, so that who comes now is refused at once
-            while True:
-                try:
-                    # In one line: a name would keep each stream until the next one comes.
-                    handlers.start_soon(self._run_handler, await listener.accept(), name=_TASK)
-                except OSError as error:
-                    if error.errno not in _EXHAUSTED:
-                        raise
-                    logger.exception("accepting again in %s seconds", _PAUSE)
-                    await trio.sleep(_PAUSE)
-
-    async def _run_handler(self, stream: trio.abc.Stream) -> None:
+    async def _run_handler(self, stream: trio.abc.Stream | SocketTransport) -> None:
         ws = await self._shake_hands(stream)
         del stream  # it is the connection's now, or closed
         if ws is None:
@@ -239,13 +223,14 @@ class Server:
                     "%s: the handler %s ended after the drain's deadline", ws.id, self._name(ws)
                 )
 
-    async def _shake_hands(self, stream: trio.abc.Stream) -> WebSocket | None:
+    async def _shake_hands(self, stream: trio.abc.Stream | SocketTransport) -> WebSocket | None:
         ws: WebSocket | None = None
         served = len(self._handshakes) + len(self._running) - self._refusals
         full = served >= self._options.max_connections
         try:
             if full and self._refusals >= _REFUSALS:
-                logger.info("%s: cut, the server is full", name_of(StreamTransport(stream)))
+                ends = stream if isinstance(stream, Transport) else StreamTransport(stream)
+                logger.info("%s: cut, the server is full", name_of(ends))
                 return None
             self._refusals += full
             try:

@@ -17,10 +17,11 @@ from .attendant import Attendant
 from .auth import Authenticate, FirstMessage, check_handshake
 from .config import Deflate, Heartbeat, Limits, Timeouts
 from .connection import WebSocket, lifecycle_of
-from .forwarded import ForwardedError, TrustedProxies, read_proxy_header
+from .forwarded import ForwardedError, TrustedProxies
 from .guard import is_allowed_origin
 from .host import current_host
 from .lifecycle import Lifecycle
+from .listening import enter
 from .pages import OnRequest
 from .protocol.deflate import Agreement, answer
 from .protocol.handshake import BadRequest, ServerHandshake
@@ -29,6 +30,7 @@ from .protocol.proxy import Address, ProxyHeaderError
 from .routing import Handler, Router
 from .transport import (
     NonblockingTransport,
+    SocketTransport,
     StreamTransport,
     Transport,
     adapt,
@@ -60,9 +62,14 @@ class Options:
     deflate: Deflate | None
     observers: Sequence[Observer]
 
+    @property
+    def bare(self) -> bool:
+        """Whether HTTP begins on the socket itself: no TLS is ours, no PROXY header is due."""
+        return self.ssl_context is None and not (self.proxies and self.proxies.proxy_protocol)
+
 
 async def handshake(
-    stream: trio.abc.Stream,
+    stream: trio.abc.Stream | SocketTransport,
     options: Options,
     attendant: Attendant,
     draining: trio.Event,
@@ -80,9 +87,17 @@ async def handshake(
         with trio.move_on_after(options.timeouts.handshake) as scope:
             scopes.add(scope)
             try:
-                # Their names are asked for first: a socket that has broken no longer tells.
-                ends = adapt(stream) if _is_bare(stream, options) else StreamTransport(stream)
-                client = await _enter(stream, ends, options, full=full)
+                if options.bare and type(stream) is trio.SocketStream:
+                    stream = SocketTransport.from_stream(stream)
+                if isinstance(stream, SocketTransport):
+                    ends = stream
+                    client = _Client(stream, ends, None, "http", full)
+                else:
+                    # Asked for its names now: a socket that has broken no longer tells them.
+                    ends = StreamTransport(stream)
+                    stream, source = await enter(stream, options.ssl_context, options.proxies)
+                    scheme = "http" if as_tls(stream) is None else "https"
+                    client = _Client(adapt(stream), ends, source, scheme, full)
                 return await _Exchange(client, options, attendant, draining, scope).run()
             finally:
                 scopes.discard(scope)
@@ -114,34 +129,6 @@ class _Client(NamedTuple):
     scheme: str
     #: Whether there is no room for it.
     full: bool
-
-
-def _is_bare(stream: trio.abc.Stream, options: Options) -> bool:
-    """Tell whether HTTP begins on the socket itself, which can then be taken over at once."""
-    before = options.ssl_context or (options.proxies and options.proxies.proxy_protocol)
-    return type(stream) is trio.SocketStream and not before
-
-
-async def _enter(
-    stream: trio.abc.Stream, ends: Transport, options: Options, *, full: bool
-) -> _Client:
-    """Read what comes before HTTP: a PROXY header, with the client's address, and TLS."""
-    if not isinstance(ends, StreamTransport):
-        return _Client(ends, ends, None, "http", full)
-    source: Address | None = None
-    if options.proxies is not None and options.proxies.proxy_protocol:
-        source = await read_proxy_header(stream, options.proxies)
-    if options.ssl_context is not None:
-        if isinstance(stream, trio.SocketStream):
-            # TLS takes 37 KiB before its first byte: not for those who say nothing at all.
-            await trio.lowlevel.wait_readable(stream.socket)
-        stream = trio.SSLStream(stream, options.ssl_context, server_side=True)
-    if (tls := as_tls(stream)) is None:
-        return _Client(adapt(stream), ends, source, "http", full)
-    await tls.do_handshake()
-    if tls.selected_alpn_protocol() not in (None, "http/1.1"):
-        raise EOFError("it wants to speak another protocol than HTTP/1.1")
-    return _Client(adapt(stream), ends, source, "https", full)
 
 
 class _Acceptance(NamedTuple):

@@ -7,20 +7,29 @@ import trio
 from trio.testing import MockClock
 
 import trioweb
-from tests.guarantees.peers import Link, echo, tasks
+from tests.guarantees.peers import TEXT, Link, echo, tasks
 
 
 async def test_client_and_server_blocks(clock: MockClock, link: Link) -> None:
     before = tasks()
-    async with link.server(echo) as server:
+    deaf = trio.Event()
+
+    async def handler(ws: trioweb.WebSocket) -> None:
+        await ws.send(await ws.receive())
+        await deaf.wait()
+
+    async with link.server(handler) as server:
         await link.settle()
         with_server = tasks()
-        async with link.client(server) as ws:
+        async with link.by_hand(server) as peer, link.client(server) as ws:
+            await peer.send(TEXT, b"x")
             await ws.send("x")
             assert await ws.receive() == "x"
-            await trio.sleep(1)  # nobody receives, so the reader task takes over
+            # Nobody receives, so the reader tasks take over; one peer stays silent, and is asked.
+            await trio.sleep(21)
             during = tasks()
             assert {name.split()[-1] for name in during} >= {"heartbeat", "reader"}
+            deaf.set()
         await link.settle()
         assert tasks() == with_server
     assert tasks() == before

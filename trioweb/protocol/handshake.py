@@ -28,6 +28,7 @@ from .http import (
     check_host,
     check_lines,
     check_target,
+    elements,
 )
 
 __all__ = ["Accepted", "BadRequest", "ClientHandshake", "ServerHandshake"]
@@ -40,17 +41,14 @@ _TOKEN = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
 #: What the handshake is read from. Python counts NO-BREAK SPACE and some controls as white
 #: space to strip, so the check comes before any of these is taken apart.
 _READ = {
-    name.lower(): name
-    for name in (
-        "Host",
-        "Connection",
-        "Upgrade",
-        "Sec-WebSocket-Accept",
-        "Sec-WebSocket-Extensions",
-        "Sec-WebSocket-Key",
-        "Sec-WebSocket-Protocol",
-        "Sec-WebSocket-Version",
-    )
+    "host": "Host",
+    "connection": "Connection",
+    "upgrade": "Upgrade",
+    "sec-websocket-accept": "Sec-WebSocket-Accept",
+    "sec-websocket-extensions": "Sec-WebSocket-Extensions",
+    "sec-websocket-key": "Sec-WebSocket-Key",
+    "sec-websocket-protocol": "Sec-WebSocket-Protocol",
+    "sec-websocket-version": "Sec-WebSocket-Version",
 }
 
 #: What users may not set: the handshake does (and all of Sec-WebSocket-*), or it has no body.
@@ -98,14 +96,8 @@ def _names(extensions: Iterable[str]) -> set[str]:
     return {extension.partition(";")[0].strip() for extension in extensions}
 
 
-def _elements(lines: Lines, name: str) -> list[str]:
-    """Return the elements of a comma-separated list header, empty ones left out."""
-    parts = [part.strip() for value in lines.get(name, ()) for part in value.split(",")]
-    return [part for part in parts if part]
-
-
 def _tokens(lines: Lines, name: str) -> list[str]:
-    return [element.lower() for element in _elements(lines, name)]
+    return [element.lower() for element in elements(lines, name)]
 
 
 def _are_subprotocols(names: Sequence[str]) -> bool:
@@ -154,7 +146,7 @@ def _check_upgrade(request: Request, lines: Lines, http_version: bytes) -> None:
     if announces_body(request):
         # Its bytes would be taken for frames.
         raise HttpError("a WebSocket handshake has no body")
-    if not _are_subprotocols(_elements(lines, "sec-websocket-protocol")):
+    if not _are_subprotocols(elements(lines, "sec-websocket-protocol")):
         raise HttpError("Sec-WebSocket-Protocol is not a list of different tokens")
 
 
@@ -172,9 +164,9 @@ class ServerHandshake:
         client_address: tuple[str, int] | None = None,
         scheme: str = "http",
     ) -> None:
-        self._exchange = ServerExchange(limits)
-        self._client_address = client_address
-        self._scheme = scheme
+        self._exchange = ServerExchange(
+            limits, client_address=client_address, scheme=scheme, is_upgrade=_is_attempt
+        )
         self._request: Request | None = None
         self._read = False
         self._answered = False
@@ -196,17 +188,8 @@ class ServerHandshake:
             request = self._exchange.next_request()
             if request is None:
                 return None
-            lines = self._exchange.lines
-            request = Request(
-                request.target,
-                request.headers,
-                request.method,
-                client_address=self._client_address,
-                upgrade=_is_attempt(lines),
-                scheme=self._scheme,
-            )
             if request.upgrade:
-                _check_upgrade(request, lines, self._exchange.http_version)
+                _check_upgrade(request, self._exchange.lines, self._exchange.http_version)
         except HttpError as error:
             self._read = True
             headers = _WITH_STATUS.get(error.status, {})
@@ -219,7 +202,7 @@ class ServerHandshake:
     @property
     def subprotocols(self) -> list[str]:
         """The subprotocols that the client offers, its favourite first."""
-        return _elements(self._exchange.lines, "sec-websocket-protocol")
+        return elements(self._exchange.lines, "sec-websocket-protocol")
 
     @property
     def extensions(self) -> list[str]:
@@ -227,7 +210,7 @@ class ServerHandshake:
 
         A comma always separates: quoted values hold tokens only (RFC 6455, 9.1).
         """
-        return _elements(self._exchange.lines, "sec-websocket-extensions")
+        return elements(self._exchange.lines, "sec-websocket-extensions")
 
     @property
     def trailing_data(self) -> bytes:
@@ -407,7 +390,7 @@ class ClientHandshake:
         subprotocols = lines.get("sec-websocket-protocol", [])
         if len(subprotocols) > 1 or not set(subprotocols) <= set(self._subprotocols):
             raise HandshakeInvalid("the server chose a subprotocol that was not offered")
-        extensions = _elements(lines, "sec-websocket-extensions")
+        extensions = elements(lines, "sec-websocket-extensions")
         names = _names(extensions)
         if len(names) != len(extensions) or not names <= _names(self._extensions):
             raise HandshakeInvalid("the server chose an extension that was not offered, or twice")

@@ -8,7 +8,7 @@ that are legal only for the robust. Nothing here knows about WebSocket.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
@@ -29,6 +29,7 @@ __all__ = [
     "check_host",
     "check_lines",
     "check_target",
+    "elements",
 ]
 
 #: The values of a message's header lines, by their names in lower case: see `Headers.by_name`.
@@ -88,6 +89,12 @@ def check_lines(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]
             raise ValueError(f"illegal characters in the value of the header {name}")
         lines.append((name.encode("ascii"), value.strip(" \t").encode("latin-1")))
     return lines
+
+
+def elements(lines: Lines, name: str) -> list[str]:
+    """Return the elements of a comma-separated list header, empty ones left out."""
+    parts = [part.strip() for value in lines.get(name, ()) for part in value.split(",")]
+    return [part for part in parts if part]
 
 
 def announces_body(request: Request) -> bool:
@@ -215,9 +222,19 @@ def _understand(method: str, target: str, headers: Headers, lines: Lines) -> tup
 class ServerExchange:
     """The server's end: read one request, then either `respond` or `switch`."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        client_address: tuple[str, int] | None = None,
+        scheme: str = "http",
+        is_upgrade: Callable[[Lines], bool] = lambda _: False,
+    ) -> None:
         self._h11 = h11.Connection(h11.SERVER)
         self._reader = _HeadReader(_REQUEST_LINE, limits)
+        self._client_address = client_address
+        self._scheme = scheme
+        self._is_upgrade = is_upgrade
         self._started = False
         self._head_only = False
         #: The headers of the request.
@@ -234,7 +251,7 @@ class ServerExchange:
         self._reader.feed(data)
 
     def next_request(self) -> Request | None:
-        """Return the request, with ``upgrade=False``; None when its head is not whole yet.
+        """Return the request; None when its head is not whole yet.
 
         Raises `HttpError` for one that we do not take, `EOFError` when the peer has left.
         """
@@ -257,7 +274,8 @@ class ServerExchange:
         target, understood = _understand(method, target, headers, self.lines)
         if understood is not headers:
             self.lines = understood.by_name()
-        return Request(target, understood, method, upgrade=False)
+        upgrade = self._is_upgrade(self.lines)
+        return Request(target, understood, method, self._client_address, upgrade, self._scheme)
 
     @property
     def http_version(self) -> bytes:
