@@ -16,9 +16,13 @@ nox.options.error_on_missing_interpreters = True
 PROJECT = nox.project.load_toml("pyproject.toml")
 
 
-def install(session: nox.Session, *groups: str) -> None:
-    """Install trioweb in place, with dependency groups of `pyproject.toml`."""
-    session.install("-e", ".", *nox.project.dependency_groups(PROJECT, *groups))
+def install(session: nox.Session, *groups: str, native: bool = True) -> None:
+    """Install trioweb in place, with dependency groups of `pyproject.toml`.
+
+    What is ``native`` is compiled anew each time, and so is never older than its sources.
+    """
+    requirements = nox.project.dependency_groups(PROJECT, *groups)
+    session.install("-e", ".", *requirements, env={"TRIOWEB_PURE": "" if native else "1"})
 
 
 @nox.session
@@ -42,7 +46,9 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def sanitize(session: nox.Session) -> None:
     """Run the protocol's tests with sanitizers in the native modules; arguments go to pytest."""
-    install(session, "tests")
+    # trioweb itself is not installed: what the session builds is what must be found.
+    dependencies = PROJECT["project"]["dependencies"]
+    session.install(*dependencies, *nox.project.dependency_groups(PROJECT, "protocol"))
     session.run("python", "-m", "tests.sanitize", *session.posargs)
 
 
@@ -78,7 +84,7 @@ def bench(session: nox.Session) -> None:
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style, format and types: ruff, mypy strict, pyright strict."""
-    install(session, "lint")
+    install(session, "lint", native=False)
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("mypy")
@@ -88,7 +94,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation into ``docs/_build/html``; warnings are errors."""
-    install(session, "docs")
+    install(session, "docs", native=False)
     session.run(
         *("sphinx-build", "-b", "html", "-n", "-W", "--keep-going", *session.posargs),
         *("docs", "docs/_build/html"),

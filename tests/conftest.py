@@ -18,6 +18,8 @@ IN_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
 # the same examples run every time, and a failure prints how to repeat it.
 hypothesis.settings.register_profile("default", deadline=None, print_blob=True)
 hypothesis.settings.register_profile("ci", deadline=None, print_blob=True, derandomize=True)
+# For builds that are slow, and look at each example more closely.
+hypothesis.settings.register_profile("few", deadline=None, derandomize=True, max_examples=20)
 hypothesis.settings.load_profile("ci" if IN_CI else "default")
 
 

@@ -29,13 +29,18 @@ LAYERS: dict[str, list[str]] = {
         "protocol.control",
         "protocol.assembler",
         "protocol.pure",
-        "protocol._framer",  # the native framer, chosen by framer.py
+        # The native modules, chosen by framer.py.
+        "protocol._frame",
+        "protocol._payload",
+        "protocol._framer",
         "protocol.framer",
         "protocol.encoder",
         "protocol.machine",
     ],
     "2 one connection": [
         "nursery",
+        "pure_sockets",
+        "_sockets",  # the native ones, chosen by transport.py
         "transport",
         "host",
         "pure_lanes",
@@ -43,8 +48,10 @@ LAYERS: dict[str, list[str]] = {
         "lanes",
         "attendant",
         "outbox",
-        "reading",  # pongs go to the outbox
+        "inbox",  # pongs go to the outbox
+        "reading",
         "heartbeat",
+        "pings",
         "lifecycle",
         "streaming",
         "connection",

@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False
+# cython: language_level=3, boundscheck=False, wraparound=False, nonecheck=True
 """The lanes, natively; `lanes` says what they are for, and `pure_lanes` is their twin in Python."""
 
 from collections import deque
@@ -15,7 +15,7 @@ from cpython.object cimport PyObject_Size
 from cpython.unicode cimport PyUnicode_CheckExact
 from libc.string cimport memcpy
 
-from .protocol._framer cimport frame
+from .protocol._frame cimport frame, head
 
 cdef extern from "Python.h":
     Py_ssize_t PY_SSIZE_T_MAX
@@ -26,6 +26,7 @@ cdef enum:
     CALLS = 64
     BYTES = 65536
     GATHER = 65536
+    LARGE = 16384
     TEXT = 0x81
     BINARY = 0x82
 
@@ -110,6 +111,7 @@ cdef class OutLane:
     cdef readonly list control
     cdef public object unwritten
     cdef public object write
+    cdef public object write_both
     cdef public object token_bytes
     cdef public Py_ssize_t size
     cdef public Py_ssize_t messages_sent
@@ -132,22 +134,51 @@ cdef class OutLane:
         self.control = []
         self.open = True
 
-    def offer(self, message, waiting):
-        """Send a plain message; False if that needs a second thought, or a checkpoint."""
+    def offer(self, message, waiting, bint paid=False):
+        """Send a plain message; False if that needs a second thought, or a checkpoint not paid."""
         cdef Py_ssize_t length = length_of(message)
         cdef Py_ssize_t size = length
         cdef bint is_text = PyUnicode_CheckExact(message)
         if is_text and not PyUnicode_IS_COMPACT_ASCII(message):
             size = 4 * length
-        if length < 0 or size > self.plain or not self._has_room() or not self.turn.count(length):
+        if length < 0 or size > self.plain or not self._has_room():
             return False
+        if not paid and not self.turn.count(length):
+            return False
+        if length >= LARGE and self.write_both is not None and self.token_bytes is None:
+            if self._is_idle():
+                return self._write_large(TEXT if is_text else BINARY, message)
         key = None if self.token_bytes is None else self.token_bytes(4)
         encoded = frame(TEXT if is_text else BINARY, message, key)
-        self._enqueue(encoded, PyObject_Size(waiting) > 0)
+        self._enqueue(encoded, length < LARGE and PyObject_Size(waiting) > 0)
+        return self.open
+
+    cdef bint _write_large(self, int first, message) except -1:
+        """Write a frame past the empty queue, from where its payload is."""
+        cdef Py_ssize_t taken, size
+        cdef bytes start
+        if PyUnicode_CheckExact(message) and not PyUnicode_IS_COMPACT_ASCII(message):
+            message = message.encode()
+        size = PyObject_Size(message)
+        start = head(first, size)
+        self.messages_sent += 1
+        try:
+            taken = self.write_both(start, message)
+        except (BrokenResourceError, ClosedResourceError) as error:
+            self.broke(error)
+            return self.open
+        self.bytes_sent += taken
+        if taken < len(start) + size:
+            body = message.encode() if PyUnicode_CheckExact(message) else message
+            self.size += len(start) + size - taken
+            if taken < len(start):
+                self.left_over(memoryview(start + body)[taken:])
+            else:
+                self.left_over(memoryview(body)[taken - len(start):])
         return self.open
 
     def pass_on(self, bytes encoded not None, Py_ssize_t size, bint later):
-        """Queue a frame made for many. None: that needs a second thought; else whether it is out."""
+        """Queue a frame made for many; return whether it is out, None if it needs more thought."""
         if self.token_bytes is not None or size > self.plain or not self._has_room():
             return None
         self._enqueue(encoded, later)
@@ -277,7 +308,7 @@ cdef class OutLane:
         return self.unwritten is None and not self.control and not len(self.data)
 
     def mark(self):
-        """Leave what is queued to the next turn of the scheduler, unless the kernel is waited for."""
+        """Leave what is queued to the next turn, unless the writer waits for the kernel."""
         self._mark()
 
     cdef int _mark(self) except -1:

@@ -7,24 +7,49 @@ it again. Their twin is `pure_sockets`.
 
 import trio
 
-from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.object cimport PyObject
 from libc.errno cimport EAGAIN, EBADF, EINTR, errno
-from libc.string cimport strerror
+from libc.string cimport memset, strerror
 
 cdef extern from "Python.h":
     PyObject* new_bytes "PyBytes_FromStringAndSize"(const char*, Py_ssize_t) except NULL
     int resize_bytes "_PyBytes_Resize"(PyObject**, Py_ssize_t) except -1
     char* bytes_at "PyBytes_AS_STRING"(PyObject*) noexcept
     void Py_DECREF(PyObject*)
+    bint PyUnicode_Check(object) noexcept
+    bint PyUnicode_IS_COMPACT_ASCII(object) noexcept
+    void* PyUnicode_DATA(object) noexcept
+    object PyMemoryView_FromMemory(char*, Py_ssize_t, int)
+    int PyBUF_READ
 
 cdef extern from "<errno.h>" nogil:
     int EWOULDBLOCK
 
+cdef extern from *:
+    """
+    #define TRIOWEB_LARGE 262144
+    static _Thread_local char trioweb_large[TRIOWEB_LARGE];
+    """
+    char* large "trioweb_large"
+    Py_ssize_t LARGE "TRIOWEB_LARGE"
+
+cdef extern from "<sys/uio.h>" nogil:
+    pass
+
 cdef extern from "<sys/socket.h>" nogil:
     Py_ssize_t recv(int, void*, size_t, int)
     Py_ssize_t send(int, const void*, size_t, int)
+    struct iovec:
+        void* iov_base
+        size_t iov_len
+
+    struct msghdr:
+        iovec* msg_iov
+        size_t msg_iovlen
+
+    Py_ssize_t sendmsg(int, const msghdr*, int)
     int MSG_DONTWAIT
     int MSG_NOSIGNAL
 
@@ -70,6 +95,21 @@ cdef class SocketCalls:
             if found is not NULL:
                 Py_DECREF(found)
 
+    def borrow_nowait(self, Py_ssize_t max_bytes):
+        """Do as `read_nowait`, but what is returned is only valid until the thread's next call.
+
+        Large reads then need no memory of their own, which the system would have to give anew.
+        """
+        cdef Py_ssize_t size
+        if max_bytes <= ON_STACK or max_bytes > LARGE:
+            return self.read_nowait(max_bytes)
+        size = self._recv(large, max_bytes)
+        if size < 0:
+            return None
+        if size <= ON_STACK:
+            return PyBytes_FromStringAndSize(large, size)
+        return PyMemoryView_FromMemory(large, size, PyBUF_READ)
+
     def write_nowait(self, data not None):
         """Return how many of the bytes were taken, 0 where one must wait."""
         cdef Py_buffer view
@@ -78,6 +118,29 @@ cdef class SocketCalls:
             return self._send(<const char*>view.buf, view.len)
         finally:
             PyBuffer_Release(&view)
+
+    def write_both_nowait(self, bytes head not None, body not None):
+        """Do as `write_nowait` with a head and a large body, bytes or ASCII, which is not copied."""
+        cdef iovec[2] pieces
+        cdef msghdr message
+        cdef Py_ssize_t count
+        memset(&message, 0, sizeof(message))
+        pieces[0].iov_base = PyBytes_AS_STRING(head)
+        pieces[0].iov_len = len(head)
+        if isinstance(body, bytes):
+            pieces[1].iov_base = PyBytes_AS_STRING(body)
+        elif PyUnicode_Check(body) and PyUnicode_IS_COMPACT_ASCII(body):
+            pieces[1].iov_base = PyUnicode_DATA(body)
+        else:
+            raise TypeError("a body is bytes, or str that is ASCII")
+        pieces[1].iov_len = len(body)
+        message.msg_iov = pieces
+        message.msg_iovlen = 2
+        while True:
+            with nogil:
+                count = sendmsg(self._fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL)
+            if count >= 0 or errno != EINTR:
+                return _sent(count)
 
     cdef Py_ssize_t _recv(self, char* to, Py_ssize_t size) except -2:
         """Return the bytes read, -1 where one must wait."""
@@ -105,11 +168,16 @@ cdef class SocketCalls:
                     count = send(self._fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL)
             if count >= 0 or errno != EINTR:
                 break
-        if count < 0:
-            if errno != EAGAIN and errno != EWOULDBLOCK:
-                _fail(errno)
-            return 0
+        return _sent(count)
+
+
+cdef Py_ssize_t _sent(Py_ssize_t count) except -1:
+    """Return the bytes taken, 0 where one must wait."""
+    if count >= 0:
         return count
+    if errno != EAGAIN and errno != EWOULDBLOCK:
+        _fail(errno)
+    return 0
 
 
 cdef int _fail(int number) except -1:

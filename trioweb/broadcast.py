@@ -38,8 +38,9 @@ def broadcast(
 
     Servers' connections share one encoding, compressed once for each setting that was agreed on;
     on a client's each is masked anew (RFC 6455, 5.3). ``compress`` means what it does in
-    `WebSocket.send`. The first broadcast in a turn of the scheduler is written at once; those that
-    follow in the same turn leave together in one write. With context takeover, what follows such a message begins a new window.
+    `WebSocket.send`; with context takeover, what follows such a message begins a new window. The
+    first broadcast in a turn of the scheduler is written at once; those that follow in the same
+    turn leave together in one write.
     A receiver whose outbox is full meets the ``overflow`` policy; closing is the default, for
     who is closed knows that something is missing, and may come back. One slow or broken
     receiver never disturbs another. Raises `TypeError` if the message is neither str nor bytes.
@@ -75,7 +76,7 @@ def broadcast(
             if compress is None and outbox.token_bytes is None and outbox.plain >= size:
                 plain = frames[0]
             outbox.put_shared(frames, later=bool(later))
-            if life.closed is not None:
+            if life.ended():  # the write has found the link broken
                 closed += 1
             elif outbox.idle and not outbox.frames:
                 written += 1

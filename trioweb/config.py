@@ -29,7 +29,7 @@ class Limits:
     max_fragments: int = 4096
     #: The inbox mark: above so many bytes, or messages, decoded but not yet taken, we stop
     #: decoding and reading, and TCP pushes back. One read's worth: more adds only latency.
-    inbox_bytes: int = 2**16
+    inbox_bytes: int = 2**18
     inbox_messages: int = 1024
     #: The outbox mark: `send` waits while so many bytes, or frames, are queued, so the queue
     #: never holds more than the mark and one message. 64 KiB keeps a link busy for a round trip.

@@ -9,10 +9,12 @@ import trio
 
 from .lifecycle import Lifecycle
 from .protocol.machine import Piece, check_close
+from .pure_lanes import LARGE
 from .streaming import Incoming, MessageReader, MessageWriter
 from .types import Close, CloseCode, Message, Request, Response, State
 
 __all__ = ["Statistics", "WebSocket", "check_message", "lifecycle_of"]
+
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
@@ -103,6 +105,8 @@ class WebSocket(trio.abc.Channel[Message]):
         message = check_message(value)
         if self._outbox.turn.due(len(message)):
             await trio.lowlevel.checkpoint()
+            if compress is None and self._outbox.offer(message, self._inbox, True):
+                return
         if self._outbox.full and self._life.closed is None:
             await self._outbox.wait_room()
         self._put(message, compress)
@@ -235,7 +239,7 @@ class WebSocket(trio.abc.Channel[Message]):
         try:
             await ping.event.wait()
         finally:
-            self._life.pings.pop(payload, None)
+            self._life.pings.forget(payload)
         if not ping.answered:
             raise self._life.send_error()
         return trio.current_time() - ping.sent
@@ -264,7 +268,7 @@ class WebSocket(trio.abc.Channel[Message]):
     @property
     def latency(self) -> float | None:
         """Seconds from the last answered ping, ours or the heartbeat's, to its pong."""
-        return self._life.latency
+        return self._life.pings.latency
 
     @property
     def state(self) -> State:
@@ -307,7 +311,8 @@ class WebSocket(trio.abc.Channel[Message]):
         life = self._life
         if life.closed is None:
             # More messages wait: their answers may leave in one write with this one.
-            self._outbox.put(message, later=bool(self._inbox), compress=compress)
+            later = bool(self._inbox) and len(message) < LARGE
+            self._outbox.put(message, later=later, compress=compress)
         if life.closed is not None:
             raise life.send_error()
 

@@ -18,7 +18,10 @@ __all__ = ["InLane", "OutLane", "Turn", "current_turn", "flush_all"]
 if TYPE_CHECKING or framer() == "pure":
     from .pure_lanes import InLane, OutLane, Turn, flush_all
 else:
-    from ._lanes import InLane, OutLane, Turn, flush_all
+    try:
+        from ._lanes import InLane, OutLane, Turn, flush_all
+    except ImportError:  # each native module is optional by itself
+        from .pure_lanes import InLane, OutLane, Turn, flush_all
 
 _turn: trio.lowlevel.RunVar[Turn] = trio.lowlevel.RunVar("trioweb.turn")
 

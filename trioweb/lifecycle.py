@@ -24,12 +24,13 @@ from .host import current_host
 from .lanes import current_turn
 from .nursery import OwnNursery
 from .outbox import Outbox
+from .pings import Pings, SentPing
 from .protocol.machine import Compression, Failed, Machine, PeerClosed, Ping
 from .reading import Reading
 from .transport import NonblockingTransport, Transport
 from .types import Close, CloseCode, Side
 
-__all__ = ["Lifecycle", "SentPing"]
+__all__ = ["Lifecycle"]
 
 logger = logging.getLogger("trioweb.connection")
 
@@ -41,17 +42,6 @@ _LAST_WORDS = 0.05
 _QUIET = 1
 
 _CLEAN = frozenset({CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.NO_STATUS})
-
-
-class SentPing:
-    """A ping that waits for its pong."""
-
-    __slots__ = ("answered", "event", "sent")
-
-    def __init__(self) -> None:
-        self.event = trio.Event()
-        self.sent = trio.current_time()
-        self.answered = False
 
 
 class Lifecycle:
@@ -82,7 +72,6 @@ class Lifecycle:
         "down",
         "dropped",
         "id",
-        "latency",
         "limits",
         "machine",
         "outbox",
@@ -112,8 +101,7 @@ class Lifecycle:
         self.closed: Close | None = None
         #: Set when the transport is closed.
         self.down = trio.Event()
-        self.pings: dict[bytes, SentPing] = {}
-        self.latency: float | None = None
+        self.pings = Pings()
         self.dropped = 0
         self.transport = transport
         self.machine = Machine(side, limits, self._token_bytes, compression)
@@ -249,7 +237,7 @@ class Lifecycle:
 
     def _heartbeat_ping(self) -> None:
         self.machine.release()
-        self.pings.pop(self._heartbeat_payload, None)  # any byte may have counted as its answer
+        self.pings.forget(self._heartbeat_payload)  # any byte may have counted as its answer
         self._heartbeat_payload, _ = self.ping()
 
     def _silent(self) -> None:
@@ -311,8 +299,7 @@ class Lifecycle:
             self._attendant.forget(self._watch)
         if self._heartbeat_scope is not None:
             self._heartbeat_scope.cancel()
-        for ping in self.pings.values():
-            ping.event.set()
+        self.pings.give_up()
         self.outbox.wake()
         if self._is_through():
             self._drop()
@@ -376,24 +363,14 @@ class Lifecycle:
 
     def ping(self) -> tuple[bytes, SentPing]:
         """Send a ping, and see that somebody reads its answer."""
-        ping = SentPing()
-        payload = self._token_bytes(4)
-        self.pings[payload] = ping
+        payload, ping = self.pings.make(self._token_bytes(4))
         self.outbox.put_control(Ping(payload), now=True)
         self.reading.wake_reader()
         return payload, ping
 
     def pong(self, payload: bytes) -> None:
-        """Take a pong: it answers its ping and every earlier one (RFC 6455, 5.5.3)."""
-        if payload not in self.pings:
-            return  # a heartbeat that nobody asked for, or an answer that nobody waits for
-        for sent in list(self.pings):
-            ping = self.pings.pop(sent)
-            ping.answered = True
-            ping.event.set()
-            if sent == payload:
-                self.latency = trio.current_time() - ping.sent
-                return
+        """Take a pong."""
+        self.pings.answered(payload)
 
     def receive_error(self) -> ConnectionEnded:
         """Return what `receive` raises now that it is over."""

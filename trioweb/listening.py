@@ -20,13 +20,14 @@ import trio
 from .forwarded import TrustedProxies, read_proxy_header
 from .host import NamedListener, current_host
 from .protocol.proxy import Address
-from .transport import SocketTransport, as_tls
+from .transport import SocketTransport, Transport, as_tls
 
 __all__ = [
     "accept_all",
     "default_room",
     "enter",
     "is_loopback",
+    "name_of",
     "open_listeners",
     "open_unix_listener",
     "url_of",
@@ -202,6 +203,15 @@ async def enter(
         if tls.selected_alpn_protocol() not in (None, "http/1.1"):
             raise EOFError("it wants to speak another protocol than HTTP/1.1")
     return stream, source
+
+
+def name_of(ends: Transport | None) -> str:
+    """Name a peer that has no connection yet, for the log."""
+    if ends is None:
+        return "a peer"
+    if isinstance(ends.local_address, (str, bytes)):  # a Unix socket, whose peers have no names
+        return f"a peer on {ends.local_address!r}"
+    return str(ends.remote_address or "a peer")
 
 
 def default_room() -> int:

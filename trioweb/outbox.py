@@ -83,6 +83,7 @@ class Outbox(OutLane):
         self._nonblocking = transport if isinstance(transport, NonblockingTransport) else None
         if self._nonblocking is not None:
             self.write = self._nonblocking.write_nowait
+            self.write_both = self._nonblocking.write_both_nowait
         self.plain, self.token_bytes = machine.plain
         self._machine = machine
         self._limits = limits

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sized
 
 import trio
 
 from .config import Limits
 from .protocol.assembler import Piece
-from .protocol.frames import FIN, Opcode
-from .protocol.pure import frame
+from .protocol.frames import FIN, Opcode, frame
 from .types import Message
 
-__all__ = ["InLane", "OutLane", "Turn", "flush_all"]
+__all__ = ["LARGE", "InLane", "OutLane", "Turn", "flush_all"]
 
 #: A full checkpoint at least every so many calls, or bytes, whichever is first.
 _CALLS = 64
 _BYTES = 2**16
 #: Frames that wait together leave in one write of about this size.
 _GATHER = 2**16
+#: A message of so many characters or bytes gains nothing by leaving with others.
+LARGE = 2**14
 _TEXT = FIN | Opcode.TEXT
 _BINARY = FIN | Opcode.BINARY
 
@@ -113,6 +114,7 @@ class OutLane:
         "turn",
         "unwritten",
         "write",
+        "write_both",
     )
 
     def __init__(self, turn: Turn, marked: list[OutLane], limits: Limits) -> None:
@@ -125,14 +127,16 @@ class OutLane:
         self.control: list[bytes] = []
         #: Bytes queued and not yet taken by the transport.
         self.size = 0
-        self.messages_sent = 0
+        self.messages_sent: int = 0
         self.bytes_sent = 0
         #: What the kernel did not take; the writer task waits for it.
         self.unwritten: memoryview | None = None
         #: Whether this one is among them.
         self.is_marked = False
         #: Writes without waiting, and returns how much was taken; None where that cannot be.
-        self.write: Callable[[bytes], int] | None = None
+        self.write: Callable[[bytes | memoryview], int] | None = None
+        #: Does so with a head and a body; the native lane uses it for what is large.
+        self.write_both: Callable[[bytes, Message], int] | None = None
         #: Reasons why messages must wait: others do, or one that leaves in pieces.
         self.detours = 0
         #: Whether messages may be sent, and whether anything may be written.
@@ -145,11 +149,11 @@ class OutLane:
         #: Where masks come from; None: frames are not masked.
         self.token_bytes: Callable[[int], bytes] | None = None
 
-    def offer(self, message: object, waiting: Collection[object]) -> bool:
-        """Send a plain message; False if that needs a second thought, or a checkpoint.
+    def offer(self, message: object, waiting: Sized, paid: bool = False) -> bool:
+        """Send a plain message; False if that needs a second thought, or a checkpoint not ``paid``.
 
         It is written at once if nothing is queued, or left to a flush soon while others wait to be
-        received, whose answers may leave with it.
+        received, whose answers may leave with it, unless it is large enough to leave alone.
         """
         turn = self.turn
         if isinstance(message, str):
@@ -158,15 +162,17 @@ class OutLane:
             first, size = _BINARY, len(message)
         else:
             return False
-        if size > self.plain or not self.has_room() or not turn.count(len(message)):
+        if size > self.plain or not self.has_room():
+            return False
+        if not paid and not turn.count(len(message)):
             return False
         key = None if self.token_bytes is None else self.token_bytes(4)
         encoded = frame(first, message, key)
-        self.enqueue(encoded, later=bool(waiting))
+        self.enqueue(encoded, later=len(message) < LARGE and len(waiting) > 0)
         return self.open
 
-    def pass_on(self, encoded: bytes, size: int, later: bool) -> bool | None:  # noqa: FBT001 - as the native one
-        """Queue a frame made for many. None: that needs a second thought; else whether it is out."""
+    def pass_on(self, encoded: bytes, size: int, later: bool) -> bool | None:
+        """Queue a frame made for many; return whether it is out, None if it needs more thought."""
         if self.token_bytes is not None or size > self.plain or not self.has_room():
             return None
         self.enqueue(encoded, later=later)
@@ -199,7 +205,7 @@ class OutLane:
         return self.unwritten is None and not self.data and not self.control
 
     def mark(self) -> None:
-        """Leave what is queued to the next turn of the scheduler, unless the kernel is waited for."""
+        """Leave what is queued to the next turn, unless the writer waits for the kernel."""
         if self.unwritten is None and not self.is_marked:
             self.is_marked = True
             self.marked.append(self)

@@ -19,12 +19,12 @@ from .auth import Authenticate
 from .config import Deflate, Heartbeat, Limits, Timeouts
 from .connection import WebSocket, lifecycle_of
 from .forwarded import TrustedProxies
-from .listening import accept_all, default_room, is_loopback, open_listeners, url_of
+from .listening import accept_all, default_room, is_loopback, name_of, open_listeners, url_of
 from .nursery import OwnNursery
 from .pages import OnRequest
 from .protocol.machine import check_close
 from .routing import Handler
-from .serving import Options, handshake, name_of, run_handler
+from .serving import Options, handshake, run_handler
 from .transport import SocketTransport, StreamTransport, Transport
 from .types import Close, CloseCode
 

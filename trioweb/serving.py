@@ -21,7 +21,7 @@ from .forwarded import ForwardedError, TrustedProxies
 from .guard import is_allowed_origin
 from .host import current_host
 from .lifecycle import Lifecycle
-from .listening import enter
+from .listening import enter, name_of
 from .pages import OnRequest
 from .protocol.deflate import Agreement, answer
 from .protocol.handshake import BadRequest, ServerHandshake
@@ -39,7 +39,7 @@ from .transport import (
 )
 from .types import Close, CloseCode, Content, Request, Response, Side
 
-__all__ = ["Options", "handshake", "name_of", "run_handler"]
+__all__ = ["Options", "handshake", "run_handler"]
 
 logger = logging.getLogger("trioweb.server")
 
@@ -79,8 +79,7 @@ async def handshake(
 ) -> WebSocket | None:
     """Turn a fresh stream into a WebSocket, or answer it; None when it is done with.
 
-    While it lasts its scope is among ``scopes``, which a drain cancels. ``full``: the answer is
-    503.
+    Meanwhile its scope is among ``scopes``, which a drain cancels. ``full``: the answer is 503.
     """
     ends: Transport | None = None
     try:
@@ -140,7 +139,6 @@ class _Acceptance(NamedTuple):
     compression: tuple[Agreement, str] | None
 
 
-#: The answer to every upgrade: what it says beside this differs, and is the handshake's.
 _SWITCHED = Response(101)
 _GOING_AWAY = Response.make(503, "going away\n")
 #: A client that waits so long finds room if there is any coming and going at all.
@@ -159,8 +157,9 @@ class _Exchange:
         scope: trio.CancelScope,
     ) -> None:
         self._client = client
-        self._transport = client.transport
-        address = client.source or host_and_port(client.transport.remote_address)
+        transport = self._transport = client.transport
+        self._nonblocking = transport if isinstance(transport, NonblockingTransport) else None
+        address = client.source or host_and_port(transport.remote_address)
         self._exchange = ServerHandshake(
             options.limits, client_address=address, scheme=client.scheme
         )
@@ -182,17 +181,21 @@ class _Exchange:
 
     async def _run(self) -> WebSocket | None:
         try:
-            while (read := self._exchange.next_request()) is None:
+            read: Request | None = None
+            while read is None:
                 self._exchange.feed(await self._read())
+                read = self._exchange.next_request()
             request = self._as_made(read)
             await trio.lowlevel.checkpoint_if_cancelled()  # too late is too late, and logged so
         except BadRequest as bad:
             await trio.lowlevel.checkpoint_if_cancelled()
             await self._answer(bad.request, bad.response, self._encode(bad.response))
             return None
-        # The request is here in time. Now the user's functions have theirs.
-        timeouts = self._options.timeouts
-        self._scope.deadline = trio.current_time() + timeouts.handshake + timeouts.auth
+        options = self._options
+        if options.on_request is not None or options.authenticate is not None:
+            # The request is here in time. Now the user's functions have theirs.
+            time = options.timeouts.handshake + options.timeouts.auth
+            self._scope.deadline = trio.current_time() + time
         try:
             decision = await self._decide(request)
             data = self._encode(decision)
@@ -227,11 +230,13 @@ class _Exchange:
             return response
         if self._draining.is_set():  # a check may take its time
             return _GOING_AWAY
-        offered, ours = self._exchange.subprotocols, self._options.subprotocols
-        if callable(ours):
-            subprotocol = ours(offered)
-        else:
-            subprotocol = next((name for name in ours if name in offered), None)
+        ours, subprotocol = self._options.subprotocols, None
+        if ours:
+            offered = self._exchange.subprotocols
+            if callable(ours):
+                subprotocol = ours(offered)
+            else:
+                subprotocol = next((name for name in ours if name in offered), None)
         deflate = self._options.deflate
         compression = None if deflate is None else answer(self._exchange.extensions, deflate)
         return _Acceptance(principal, subprotocol, compression)
@@ -293,6 +298,7 @@ class _Exchange:
 
     async def _answer(self, request: Request | None, response: Response, data: bytes) -> None:
         """Send a plain response, and close so that it arrives (RFC 9112, 9.6)."""
+        self._scope.deadline = math.inf  # from here on there are others
         await self._write(data)
         name = self._name(request)
         logger.info("%s: answered %s to %.300s", name, response.status, request)
@@ -332,25 +338,25 @@ class _Exchange:
                     raise RuntimeError(f"it ended {rest} bytes before its size") from None
                 except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                     raise RuntimeError("its source broke") from error  # not the peer
-                await self._write(piece[:rest])
+                await self._write_on(memoryview(piece)[:rest])
                 rest -= len(piece)
 
     async def _read(self) -> bytes:
         """Read; without waiting if the bytes are there, as those of a request usually are."""
-        transport, most = self._transport, self._options.limits.read
-        if isinstance(transport, NonblockingTransport):
-            data = transport.read_nowait(most)
-            if data is not None:
-                return data
-        return await transport.read(most)
+        most = self._options.limits.read
+        data = None if self._nonblocking is None else self._nonblocking.read_nowait(most)
+        return await self._transport.read(most) if data is None else data
 
     async def _write(self, data: bytes) -> None:
-        """Write the answer, however slow the peer is, as long as there is progress."""
+        """Write an answer; without waiting if the kernel has room, as it usually has."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        taken = 0 if self._nonblocking is None else self._nonblocking.write_nowait(data)
+        if taken < len(data):
+            await self._write_on(memoryview(data)[taken:])
+
+    async def _write_on(self, rest: memoryview) -> None:
+        """Write, however slow the peer is, as long as there is progress."""
         self._scope.deadline = math.inf
-        rest = memoryview(data)
-        if isinstance(self._transport, NonblockingTransport):
-            await trio.lowlevel.checkpoint_if_cancelled()
-            rest = rest[self._transport.write_nowait(rest) :]  # the kernel has room, usually
         while rest:
             with trio.move_on_after(self._options.timeouts.write) as scope:
                 rest = rest[await self._transport.write(rest) :]
@@ -391,12 +397,3 @@ def _report(ws: WebSocket, options: Options, error: Exception) -> None:
             observer.handler_failed(ws, error)
         except Exception:
             logger.exception("%s: observer %r failed", ws.id, observer)
-
-
-def name_of(ends: Transport | None) -> str:
-    """Name a peer that has no connection yet, for the log."""
-    if ends is None:
-        return "a peer"
-    if isinstance(ends.local_address, (str, bytes)):  # a Unix socket, whose peers have no names
-        return f"a peer on {ends.local_address!r}"
-    return str(ends.remote_address or "a peer")

@@ -14,18 +14,22 @@ from __future__ import annotations
 import contextlib
 import socket
 from abc import abstractmethod
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, cast
 
 import trio
 
 from .protocol.framer import framer
 from .pure_sockets import translate
+from .types import Message
 
 if TYPE_CHECKING or framer() == "pure":
     from .pure_sockets import SocketCalls
 else:
-    from ._sockets import SocketCalls
+    try:
+        from ._sockets import SocketCalls
+    except ImportError:  # each native module is optional by itself
+        from .pure_sockets import SocketCalls
 
 __all__ = [
     "NonblockingTransport",
@@ -96,6 +100,13 @@ class NonblockingTransport(Transport):
     def read_nowait(self, max_bytes: int) -> bytes | None:
         """Return the bytes that are there, ``b""`` at the end, None where one must wait."""
 
+    def borrow_nowait(self, max_bytes: int) -> bytes | memoryview | None:
+        """Do as `read_nowait`; what is returned may be valid only until the next read of any.
+
+        Whoever calls this copies what it keeps before others run.
+        """
+        return self.read_nowait(max_bytes)
+
     @abstractmethod
     async def wait_readable(self) -> None:
         """Wait until `read_nowait` may have something, an `interrupt`, or the transport's end."""
@@ -103,6 +114,9 @@ class NonblockingTransport(Transport):
     @abstractmethod
     def write_nowait(self, data: bytes | memoryview) -> int:
         """Return how many of the bytes were taken, 0 where one must wait."""
+
+    #: Does as `write_nowait` with a head and a large body, which is not copied; None: it cannot.
+    write_both_nowait: Callable[[bytes, Message], int] | None = None
 
     @abstractmethod
     async def wait_writable(self) -> None:

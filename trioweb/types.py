@@ -140,9 +140,9 @@ class Headers(Mapping[str, str]):
     @classmethod
     def from_bytes(cls, raw: Iterable[tuple[bytes, bytes]]) -> Headers:
         """Read headers as they stand on the wire."""
-        headers = cls()
+        headers = cls.__new__(cls)
         # Clients send much the same lines: all their connections share one copy of each text.
-        headers._items = tuple(
+        headers._items = tuple(  # noqa: SLF001 - of its own class
             [
                 (sys.intern(name.decode("latin-1")), sys.intern(value.decode("latin-1")))
                 for name, value in raw
@@ -188,7 +188,8 @@ class Headers(Mapping[str, str]):
         return len({key.lower() for key, _ in self._items})
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and any(key.lower() == name.lower() for key, _ in self._items)
+        wanted = name.lower() if isinstance(name, str) else None
+        return wanted in [key.lower() for key, _ in self._items]
 
     def __repr__(self) -> str:
         """Name the headers but not their values, which may be secrets."""

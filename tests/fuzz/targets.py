@@ -7,6 +7,7 @@ written that is nearly right: mutations of those get deep where mutations of mas
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable, Sequence
 
@@ -15,6 +16,7 @@ from trioweb.config import Deflate
 from trioweb.protocol.deflate import Agreement
 from trioweb.types import Side
 
+from .framers import Change, check_both
 from .handshakes import ACCEPT, check_agreeing, check_client, check_server, check_texts
 from .proxies import check_forwarded, check_proxy_header
 from .streams import Setup, check_memory, check_round_trip, check_stream, cut
@@ -124,6 +126,22 @@ def machine(data: bytes) -> None:
         check_memory(setup, cut(stream, sizes), max(sizes))
     else:
         check_stream(setup, stream, sizes, most=most)
+
+
+def framers(data: bytes) -> None:
+    """Frames, right and wrong: the native framer against the pure one."""
+    given = _Input(data)
+    setup, flags = _setup(given)
+    sizes, most = given.sizes(), (flags >> 3 & 3) or None
+    how = given.byte()
+    changes = []
+    if how & 1:
+        changes.append(Change(given.byte(), (0, 1, 126, math.inf)[how >> 1 & 3]))
+    if how & 8:
+        changes.append(Change(given.byte()))
+    mask = _MASK if setup.side is Side.SERVER else None
+    stream = _written(given, mask, setup.max_message) if flags & 0x20 else given.rest()
+    check_both(setup, stream, sizes, changes=changes, most=most)
 
 
 def deflate(data: bytes) -> None:
@@ -241,17 +259,20 @@ LINES = (
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "machine": machine,
+    "framers": framers,
     "handshake": handshake,
     "deflate": deflate,
     "proxy": proxy,
 }
 
+_FRAMES = [
+    *(b"\x81\x7e\x00\x7e", b"\x82\x7f\x00\x00\x00\x00\x00\x01\x00\x00", b"\x88\x02\x03\xe8"),
+    *(b"\xf4\x8f\xbf\xbf", b"\xed\xa0\x80", b"\xe2\x82\xac", b"\x03\xf6", b"\x0f\xa0"),
+]
 #: What a fuzzer would take long to find: it puts these into its inputs.
 WORDS: dict[str, Sequence[bytes]] = {
-    "machine": [
-        *(b"\x81\x7e\x00\x7e", b"\x82\x7f\x00\x00\x00\x00\x00\x01\x00\x00", b"\x88\x02\x03\xe8"),
-        *(b"\xf4\x8f\xbf\xbf", b"\xed\xa0\x80", b"\xe2\x82\xac", b"\x03\xf6", b"\x0f\xa0"),
-    ],
+    "machine": _FRAMES,
+    "framers": _FRAMES,
     "deflate": [
         *(b"\x00\x00\x00\xff\xff", b"\x01\x00\x00\xff\xff", b"\x03\x00", b"\x4b\x04\x00"),
         *(b"\x02\x00", b"\xed\xa0\x80", b"permessage-deflate", b"client_max_window_bits"),

@@ -6,11 +6,21 @@ import random
 
 import pytest
 
+from tests.conftest import missing
+
 from .__main__ import CORPUS, MOST
+from .framers import NATIVE_IS_THERE
 from .targets import LARGEST, TARGETS, WORDS
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.fixture(params=TARGETS)
+def target(request: pytest.FixtureRequest) -> str:
+    """Return the name of a target."""
+    if request.param == "framers" and not NATIVE_IS_THERE:
+        missing("the native framer (a C compiler, and then `pip install -e .`)")
+    return request.param
+
+
 def test_nothing_is_wrong_with_the_corpus(target: str) -> None:
     inputs = sorted((CORPUS / target).iterdir())
     assert len(inputs) > 20, "the corpus is gone"
@@ -29,7 +39,6 @@ def test_the_corpus_is_small() -> None:
     assert max(sizes) <= LARGEST
 
 
-@pytest.mark.parametrize("target", TARGETS)
 def test_any_bytes_are_an_input(target: str) -> None:
     drawn = random.Random(target)
     for size in range(60):

@@ -46,7 +46,7 @@ async def test_a_handler_that_raises(
 async def test_a_bug_of_ours_that_a_peer_finds(
     clock: MockClock, link: Link, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pull = Reading._pull_plain
+    pull = Reading.pull_plain
 
     def stumble(reading: Reading) -> None:
         pull(reading)
@@ -55,7 +55,7 @@ async def test_a_bug_of_ours_that_a_peer_finds(
 
     async with link.server(echo) as server:
         async with link.client(server) as good, link.client(server) as bad:
-            monkeypatch.setattr(Reading, "_pull_plain", stumble)
+            monkeypatch.setattr(Reading, "pull_plain", stumble)
             await bad.send("stumble")
             with pytest.raises(trio.BrokenResourceError):
                 await bad.receive()

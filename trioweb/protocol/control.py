@@ -42,7 +42,7 @@ class _BadGateway(Extension):
 
 
 class _Parsers(threading.local):
-    """wsproto's parser for each side. It holds nothing between two whole frames, so all share it."""
+    """wsproto's parser for each side, shared: between two whole frames it holds nothing."""
 
     def __init__(self) -> None:
         self._made: dict[bool, tuple[FrameProtocol, _BadGateway]] = {}

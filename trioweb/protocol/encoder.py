@@ -55,7 +55,7 @@ class Encoder:
 
     @property
     def plain(self) -> tuple[int, Callable[[int], bytes] | None]:
-        """The size up to which a message is one frame, not compressed; and where masks come from."""
+        """The size up to which a message is one plain frame, and where masks come from."""
         most = self.fragment
         if self._deflater is not None:
             most = min(most, self._deflater.setting.threshold - 1)

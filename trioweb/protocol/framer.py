@@ -15,19 +15,19 @@ def _is_native() -> bool:
     if os.environ.get("TRIOWEB_PURE", "") not in ("", "0"):
         return False
     try:
-        # Each module is optional by itself, and one alone is of no use.
-        from .. import _lanes, _sockets  # noqa: F401
-        from . import _framer  # noqa: F401
+        from . import _frame, _framer
     except ImportError:
         return False
-    return True
+    return bool(_frame and _framer)
 
 
 _NATIVE = _is_native()
 if TYPE_CHECKING or not _NATIVE:
-    from .pure import Framer, frame, mask
+    from .frames import frame, mask
+    from .pure import Framer
 else:
-    from ._framer import Framer, frame, mask
+    from ._frame import frame, mask
+    from ._framer import Framer
 
 
 def framer() -> Literal["native", "pure"]:

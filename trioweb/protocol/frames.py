@@ -1,12 +1,16 @@
-"""What both framers speak of: opcodes, control frames, pauses (RFC 6455, 5.2)."""
+"""What both framers speak of, and how frames are encoded without the native module.
+
+RFC 6455, 5.2 and 5.3.
+"""
 
 from __future__ import annotations
 
 import enum
+import struct
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from ..types import Close
+from ..types import Close, Message
 
 __all__ = [
     "FIN",
@@ -19,6 +23,8 @@ __all__ = [
     "ControlFrame",
     "Opcode",
     "Pause",
+    "frame",
+    "mask",
 ]
 
 FIN: Final = 0x80
@@ -57,3 +63,25 @@ class Pause:
 
 
 PAUSE: Final = Pause()
+
+
+def frame(first: int, payload: Message, key: bytes | None) -> bytes:
+    """Encode a frame that begins with the byte ``first``, masked if there is a key."""
+    data = payload.encode() if isinstance(payload, str) else payload
+    length = len(data)
+    masked = 0 if key is None else 0x80
+    if length < 126:
+        head = bytes((first, masked | length))
+    elif length < 2**16:
+        head = struct.pack("!BBH", first, masked | 126, length)
+    else:
+        head = struct.pack("!BBQ", first, masked | 127, length)
+    return head + data if key is None else b"".join((head, key, mask(data, key)))
+
+
+def mask(data: bytes, key: bytes) -> bytes:
+    """Mask or unmask: one long exclusive or, the quickest that Python itself has."""
+    length = len(data)
+    stream = (key * (length // 4 + 1))[:length]
+    number = int.from_bytes(data, "little") ^ int.from_bytes(stream, "little")
+    return number.to_bytes(length, "little")

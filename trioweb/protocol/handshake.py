@@ -143,7 +143,7 @@ def _check_upgrade(request: Request, lines: Lines, http_version: bytes) -> None:
     keys = lines.get("sec-websocket-key", ())
     if len(keys) != 1 or not _KEY.fullmatch(keys[0]):
         raise HttpError("Sec-WebSocket-Key is not 16 bytes in base64")
-    if announces_body(request):
+    if ("content-length" in lines or "transfer-encoding" in lines) and announces_body(request):
         # Its bytes would be taken for frames.
         raise HttpError("a WebSocket handshake has no body")
     if not _are_subprotocols(elements(lines, "sec-websocket-protocol")):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
+from sys import intern
 from typing import TypeAlias, cast
 
 import h11
@@ -48,6 +49,10 @@ _FIELD_VALUE = re.compile(r"[\t -~\x80-\xff]*")
 _HOST = re.compile(r"(?:\[[0-9A-Za-z:.%_~-]+\]|[-.~!$&'()*+;=%0-9A-Z_a-z]+)(?::[0-9]*)?")
 _ORIGIN_FORM = re.compile(r"/[!-~]*")
 _ABSOLUTE_FORM = re.compile(r"(?:https?|wss?)://([^/?]*)(.*)", re.IGNORECASE)
+
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
+
+_SWITCHING = h11.InformationalResponse(status_code=101, headers=[], reason=_PHRASES[101])
 
 #: Headers that say where a message ends: nobody but the writer of the message knows that.
 _FRAMING = frozenset({"connection", "content-length", "transfer-encoding"})
@@ -93,15 +98,16 @@ def check_lines(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]
 
 def elements(lines: Lines, name: str) -> list[str]:
     """Return the elements of a comma-separated list header, empty ones left out."""
-    parts = [part.strip() for value in lines.get(name, ()) for part in value.split(",")]
+    if name not in lines:
+        return []
+    parts = [part.strip() for value in lines[name] for part in value.split(",")]
     return [part for part in parts if part]
 
 
 def announces_body(request: Request) -> bool:
     """Whether content follows the head of this request (RFC 9112, 6)."""
-    lines = request.headers.by_name()
-    lengths = lines.get("content-length", ())
-    return "transfer-encoding" in lines or any(length.strip("0") for length in lengths)
+    length = request.headers.get("Content-Length", "0")
+    return "Transfer-Encoding" in request.headers or length.strip("0") != ""
 
 
 class _HeadReader:
@@ -184,16 +190,6 @@ def _write(connection: h11.Connection, *events: h11.Event) -> bytes:
     return b"".join(connection.send(event) or b"" for event in events)
 
 
-def _phrase(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return ""
-
-
-_SWITCHING = _phrase(101)
-
-
 def _understand(method: str, target: str, headers: Headers, lines: Lines) -> tuple[str, Headers]:
     """Check what h11 takes as it comes: framing, host and target (RFC 9112, 3.2 and 6).
 
@@ -267,8 +263,8 @@ class ServerExchange:
         self._head_only = event.method == b"HEAD"
         if not event.http_version.startswith(b"1."):
             raise HttpError("only HTTP/1.1 is spoken here", 505)
-        method = event.method.decode("ascii")
-        target = event.target.decode("ascii")
+        method = intern(event.method.decode("ascii"))
+        target = intern(event.target.decode("ascii"))  # connections to one place share its path
         headers = Headers.from_bytes(event.headers.raw_items())
         self.lines = headers.by_name()
         target, understood = _understand(method, target, headers, self.lines)
@@ -308,7 +304,7 @@ class ServerExchange:
         upgrade = b"Upgrade, " if "Upgrade" in response.headers else b""
         lines.append((b"Connection", upgrade + b"close"))
         head = h11.Response(
-            status_code=response.status, headers=lines, reason=_phrase(response.status)
+            status_code=response.status, headers=lines, reason=_PHRASES.get(response.status, "")
         )
         if response.content is not None and not self._head_only:
             return _write(self._h11, head)
@@ -316,11 +312,9 @@ class ServerExchange:
         return _write(self._h11, head, *content, h11.EndOfMessage())
 
     def switch(self, lines: list[tuple[bytes, bytes]]) -> bytes:
-        """Return the 101 that ends HTTP on this connection (RFC 9110, 15.2.2)."""
-        return _write(
-            self._h11,
-            h11.InformationalResponse(status_code=101, headers=lines, reason=_SWITCHING),
-        )
+        """Return the 101 that ends HTTP here (RFC 9110, 15.2.2); the lines are checked already."""
+        head = _write(self._h11, _SWITCHING)
+        return b"".join([head[:-2], *[b"%s: %s\r\n" % line for line in lines], b"\r\n"])
 
 
 class ClientExchange:

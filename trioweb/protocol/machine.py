@@ -231,7 +231,7 @@ class Machine:
 
     @property
     def plain(self) -> tuple[int, Callable[[int], bytes] | None]:
-        """The size up to which a message is one frame, not compressed; and where masks come from."""
+        """The size up to which a message is one plain frame, and where masks come from."""
         return self._encoder.plain
 
     def message(self, message: Message, *, compress: bool | None = None) -> list[bytes]:

@@ -7,7 +7,6 @@ message's time.
 
 from __future__ import annotations
 
-import struct
 import sys
 from collections import deque
 from collections.abc import Callable
@@ -33,9 +32,10 @@ from .frames import (
     ControlFrame,
     Opcode,
     Pause,
+    mask,
 )
 
-__all__ = ["Framer", "frame", "mask"]
+__all__ = ["Framer"]
 
 #: First bytes of frames that are a whole message, without extensions.
 _PLAIN = frozenset({FIN | Opcode.TEXT, FIN | Opcode.BINARY})
@@ -198,10 +198,11 @@ class Framer:
         self._at = 0
         self._over = False
 
-    def feed(self, data: bytes) -> None:
-        """Take bytes from the peer."""
+    def feed(self, data: bytes | memoryview) -> None:
+        """Take bytes from the peer; what was borrowed is copied, here or by the next `pull`."""
         if self._over:
             return
+        data = bytes(data)
         if self._data is not None:
             self._hand_over(self._data)
         if self._hooks.undecoded or self._assembler.in_message:
@@ -270,7 +271,10 @@ class Framer:
             return None
         first, length = data[at], data[at + 1]
         start = at + 2
-        if first not in (self._plain_starts if all_kinds else _PLAIN) or (length > 127) is not self._masked:
+        if (
+            first not in (self._plain_starts if all_kinds else _PLAIN)
+            or (length > 127) is not self._masked
+        ):
             return None
         length &= 127
         if length > 125:
@@ -377,25 +381,3 @@ class Framer:
                 raise self._hooks.error from None
             raise failure(error) from error
         return None
-
-
-def frame(first: int, payload: Message, key: bytes | None) -> bytes:
-    """Encode a frame that begins with the byte ``first``, masked if there is a key."""
-    data = payload.encode() if isinstance(payload, str) else payload
-    length = len(data)
-    masked = 0 if key is None else 0x80
-    if length < 126:
-        head = bytes((first, masked | length))
-    elif length < 2**16:
-        head = struct.pack("!BBH", first, masked | 126, length)
-    else:
-        head = struct.pack("!BBQ", first, masked | 127, length)
-    return head + data if key is None else b"".join((head, key, mask(data, key)))
-
-
-def mask(data: bytes, key: bytes) -> bytes:
-    """Mask or unmask: one long exclusive or, the quickest that Python itself has."""
-    length = len(data)
-    stream = (key * (length // 4 + 1))[:length]
-    number = int.from_bytes(data, "little") ^ int.from_bytes(stream, "little")
-    return number.to_bytes(length, "little")

@@ -1,0 +1,18 @@
+from cpython.object cimport PyObject
+from libc.stdint cimport uint8_t, uint32_t
+
+cdef class Payload:
+    cdef bint is_text
+    #: Bytes in use; of them, those that are whole characters, or all of a binary message.
+    cdef Py_ssize_t size
+    cdef Py_ssize_t valid
+    cdef PyObject* _bytes
+    cdef Py_ssize_t _room
+    cdef bint _is_ascii
+
+    cdef int reserve(self, Py_ssize_t more, Py_ssize_t still_to_come) except -1
+    cdef int add_masked(self, const uint8_t* data, Py_ssize_t size, uint32_t key) except -1
+    cdef int add(self, bytes data) except -1
+    cdef bint check(self, bint last) except -1
+    cdef object take(self)
+    cdef void forget(self) noexcept
