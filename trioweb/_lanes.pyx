@@ -1,8 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, nonecheck=True
 """The lanes, natively; `lanes` says what they are for, and `pure_lanes` is their twin in Python."""
 
-from collections import deque
-
 from trio import BrokenResourceError, ClosedResourceError
 
 from cpython.bytes cimport (
@@ -70,18 +68,18 @@ cdef class InLane:
     """The inbox: what is decoded and not yet taken."""
 
     cdef readonly Turn turn
-    cdef readonly object inbox
+    cdef readonly list inbox
     cdef public Py_ssize_t inbox_size
     cdef public bint is_full
 
     def __init__(self, Turn turn not None):
         self.turn = turn
-        self.inbox = deque()
+        self.inbox = []
 
     def take(self):
         """Take the first message; None if there is none, it is a piece, or a checkpoint is due."""
-        cdef object inbox = self.inbox
-        cdef Py_ssize_t left = PyObject_Size(inbox)
+        cdef list inbox = self.inbox
+        cdef Py_ssize_t left = len(inbox)
         cdef Py_ssize_t length
         if not left:
             return None
@@ -89,7 +87,7 @@ cdef class InLane:
         length = length_of(message)
         if length < 0 or not self.turn.count(length):
             return None
-        inbox.popleft()
+        del inbox[0]
         if left == 1:
             if self.is_full:
                 self.emptied()

@@ -176,7 +176,7 @@ class Inbox(InLane):
 
     def pop(self) -> Message | Piece:
         """Take the first message out of the inbox, or piece of one, whatever is due."""
-        message = self.inbox.popleft()
+        message = self.inbox.pop(0)
         if not self.inbox:
             self.emptied()
         return message

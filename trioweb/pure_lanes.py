@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sized
 
 import trio
@@ -64,8 +63,9 @@ class InLane:
 
     def __init__(self, turn: Turn) -> None:
         self.turn = turn
-        #: Messages, and pieces of those that are received as streams.
-        self.inbox: deque[Message | Piece] = deque()
+        #: Messages, and pieces of those that are received as streams. A list is smaller than a
+        #: deque, and as fast at this length.
+        self.inbox: list[Message | Piece] = []
         #: Their memory, and those that were taken since the inbox was last empty.
         self.inbox_size = 0
         #: The inbox was at its mark, and is not empty since.
@@ -81,7 +81,7 @@ class InLane:
             return None
         if not self.turn.count(len(message)):
             return None
-        inbox.popleft()
+        inbox.pop(0)
         if not inbox:
             self.emptied()
         return message

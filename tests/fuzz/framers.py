@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from trioweb.config import Limits
 from trioweb.errors import ProtocolError
@@ -125,7 +124,7 @@ class _Observer:
     def _pull(self, most: int) -> int:
         """Take messages in bulk; return how many."""
         assert not isinstance(self.framer, pure.Framer)
-        inbox: deque[Message] = deque()
+        inbox: list[Any] = []
         memory, number = _ASKED[self._asked % len(_ASKED)]
         self._asked += 1
         taken = self.framer.pull(inbox, memory, min(number, most))
@@ -152,7 +151,7 @@ class _Observer:
             self.framer.feed(data)
             assert self.framer.next() is None
             if not isinstance(self.framer, pure.Framer):
-                assert self.framer.pull(deque(), 1000, 1000) == 0
+                assert self.framer.pull([], 1000, 1000) == 0
                 assert self.framer.empty
 
 

@@ -199,20 +199,19 @@ cdef class Framer:
             self.drop()
             raise
 
-    def pull(self, inbox, Py_ssize_t most_bytes, Py_ssize_t most_messages):
-        """Decode messages that are here whole, and put them into a deque; return their memory.
+    def pull(self, list inbox not None, Py_ssize_t most_bytes, Py_ssize_t most_messages):
+        """Decode messages that are here whole, and put them into a list; return their memory.
 
         Stops at the first thing that is not such a message, and once their memory or their number
         is at its mark. What is wrong is left for `next` to find.
         """
         cdef Py_ssize_t taken = 0
-        append = inbox.append
         try:
             while most_messages > 0 and taken < most_bytes:
                 message = self._plain(False)
                 if message is None:
                     break
-                append(message)
+                inbox.append(message)
                 taken += memory_of(message)
                 most_messages -= 1
             if self._borrowed or self._at == self._here:

@@ -8,7 +8,6 @@ message's time.
 from __future__ import annotations
 
 import sys
-from collections import deque
 from collections.abc import Callable
 
 from wsproto.extensions import Extension
@@ -241,8 +240,8 @@ class Framer:
             self._hand_over(self._data)
         return self._any() if self._hooks.undecoded else None
 
-    def pull(self, inbox: deque[Message | Piece], most_bytes: int, most_messages: int) -> int:
-        """Decode messages that are here whole, and put them into a deque; return their memory.
+    def pull(self, inbox: list[Message | Piece], most_bytes: int, most_messages: int) -> int:
+        """Decode messages that are here whole, and put them into a list; return their memory.
 
         Stops at the first thing that is not such a message, and once their memory or their number
         is at its mark. What is wrong is left for `next` to find.
