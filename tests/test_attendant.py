@@ -111,3 +111,13 @@ async def test_what_is_marked_before_it_runs_is_written_when_it_does(
     await wait_all_tasks_blocked()
     assert not attendant.crowded
     nursery.cancel_scope.cancel()
+
+
+async def test_when_it_has_left_nothing_waits_for_it() -> None:
+    attendant = Attendant()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(attendant.run)
+        await wait_all_tasks_blocked()
+        assert not attendant.meet()
+        nursery.cancel_scope.cancel()
+    assert [attendant.meet(), attendant.meet()] == [False, False]

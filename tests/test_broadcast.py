@@ -389,3 +389,42 @@ async def test_fragments_of_a_broadcast_are_not_mixed_with_another_message():
         data = b"".join([await peers[0].take(31) for _ in range(3)])
         letters = [one.payload[:1] for one in frames_in(data)]
         assert letters == [b"a"] * 3 + [b"b"] * 3 + [b"c"] * 3
+
+
+async def test_a_handler_that_outlives_the_attendant_still_reaches_its_peers():
+    done = trio.Event()
+
+    async def handler(ws):
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                if not done.is_set():
+                    done.set()
+                    for number in range(4):
+                        broadcast(server.connections, f"last words {number}")
+                        await trio.lowlevel.checkpoint()
+
+    frames = []
+    with trio.CancelScope() as scope:
+        async with serving(handler, heartbeat=None) as server, upgraded(server) as peer:
+            await trio.testing.wait_all_tasks_blocked()
+            with trio.CancelScope(shield=True):
+                scope.cancel()
+                await done.wait()
+                frames = [(await peer.frame()).payload for _ in range(4)]
+    assert frames == [f"last words {number}".encode() for number in range(4)]
+
+
+@pytest.mark.parametrize("size", [1, 2**16])
+async def test_who_waits_for_room_behind_a_broadcast_goes_on_when_it_is_written(size):
+    async with audience(1) as (server, peers):
+        ws = connection(server, 0)
+        for _ in range(20):  # the order of tasks within a turn is a matter of chance
+            broadcast([ws], "first")
+            broadcast([ws], bytes(size))  # waits for the next turn, as one frame
+            with trio.fail_after(5):
+                await ws.send("behind")
+                await ws.wait_written()
+            for payload in (b"first", bytes(size), b"behind"):
+                assert (await peers[0].frame()).payload == payload

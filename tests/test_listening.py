@@ -1,17 +1,21 @@
-"""Addresses: one port for both families, what is missing is skipped, one URL that works."""
+"""Listeners: one port for both families, what is missing is skipped, a URL, taking people in."""
 
 from __future__ import annotations
 
 import errno
+import os
 import socket
+from functools import partial
 
 import pytest
 import trio
 
 from tests.conftest import missing
+from tests.helpers import guard
 from tests.programs import free_port
 from trioweb import listening
-from trioweb.listening import is_loopback, url_of
+from trioweb.listening import accept_all, is_loopback, url_of
+from trioweb.transport import SocketTransport
 
 Listeners = list[trio.SocketListener]
 
@@ -239,3 +243,94 @@ async def test_listeners_without_tcp_have_no_url(tmp_path):
 async def test_a_number_that_is_no_port_is_refused(port):
     with pytest.raises(ValueError, match="port"):
         await open_listeners(port, "localhost")
+
+
+# Taking in who comes.
+
+
+class Arrivals:
+    """Those who came, and the event that all of them have."""
+
+    def __init__(self, expected: int) -> None:
+        self.all: list[trio.abc.Stream | SocketTransport] = []
+        self.complete = trio.Event()
+        self._expected = expected
+
+    def add(self, one: trio.abc.Stream | SocketTransport) -> None:
+        self.all.append(one)
+        if len(self.all) == self._expected:
+            self.complete.set()
+
+    async def close(self) -> None:
+        for one in self.all:
+            await one.aclose()
+
+
+async def taken_in(expected: int, *, bare: bool) -> tuple[Arrivals, set[tuple[str, int]]]:
+    """Connect so many times, and only then accept; return who came, and the names of all."""
+    (listener,) = await open_listeners(0, "127.0.0.1")
+    streams = [await trio.open_tcp_stream(*name) for name in names([listener]) * expected]
+    peers = {stream.socket.getsockname() for stream in streams}
+    arrivals = Arrivals(expected)
+    with guard():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(accept_all, listener, arrivals.add, bare=bare))
+            await arrivals.complete.wait()
+            nursery.cancel_scope.cancel()
+    assert listener.socket.fileno() == -1  # it is closed with the loop
+    await close_streams(streams)
+    return arrivals, peers
+
+
+async def close_streams(streams: list[trio.SocketStream]) -> None:
+    for stream in streams:
+        await stream.aclose()
+
+
+async def test_those_who_wait_in_line_are_taken_together():
+    arrivals, peers = await taken_in(40, bare=True)
+    transports = [one for one in arrivals.all if isinstance(one, SocketTransport)]
+    assert len(transports) == 38  # Trio's accept took the first, and after 32 more another one
+    assert {one.remote_address for one in transports} < peers
+    for one in transports:
+        descriptor = one._descriptor()
+        assert not os.get_blocking(descriptor)
+        with socket.socket(fileno=os.dup(descriptor)) as sock:
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+    await arrivals.close()
+
+
+async def test_where_a_stream_is_needed_all_come_as_streams():
+    arrivals, peers = await taken_in(5, bare=False)
+    assert all(isinstance(one, trio.SocketStream) for one in arrivals.all)
+    assert len(peers) == 5
+    await arrivals.close()
+
+
+async def test_nobody_is_taken_from_a_listener_that_was_closed_meanwhile():
+    (listener,) = await open_listeners(0, "127.0.0.1")
+    streams = [await trio.open_tcp_stream(*name) for name in names([listener]) * 2]
+    found: list[trio.abc.Stream | SocketTransport] = []
+
+    def arrived(one: trio.abc.Stream | SocketTransport) -> None:
+        found.append(one)
+        listener.socket.close()
+
+    with guard(), pytest.raises(trio.ClosedResourceError):
+        await accept_all(listener, arrived, bare=True)
+    (first,) = found
+    await first.aclose()
+    await close_streams(streams)
+
+
+async def test_an_error_of_another_kind_comes_out():
+    class Broken(trio.abc.Listener[trio.SocketStream]):
+        async def accept(self) -> trio.SocketStream:
+            await trio.lowlevel.checkpoint()
+            raise OSError(errno.EINVAL, "broken")
+
+        async def aclose(self) -> None:
+            await trio.lowlevel.checkpoint()
+
+    with pytest.raises(OSError, match="broken"):
+        await accept_all(Broken(), lambda _: None, bare=True)

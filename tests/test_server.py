@@ -419,7 +419,8 @@ async def test_the_log_has_one_plain_line_for_each_answer(data, status, shown, c
     caplog.set_level(logging.INFO, "trioweb")
     async with serving() as server:
         assert (await fetch(server, data)).status == status
-    (line,) = [one.message for one in caplog.records]
+    begun, line = [one.message for one in caplog.records]
+    assert begun == f"serving {server.url} with the {trioweb.framer()} framer"
     assert f"answered {status} to " in line
     assert shown in line
     assert line.isascii()

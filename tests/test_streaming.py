@@ -372,6 +372,19 @@ async def test_pieces_are_one_message_on_the_wire_and_control_frames_go_between(
         await peer.farewell()
 
 
+async def test_a_message_sent_beside_a_stream_waits_even_after_an_empty_stream():
+    async def handler(ws: trioweb.WebSocket) -> None:
+        async with ws.send_stream(text=True):
+            pass
+        async with ws.send_stream(text=True) as message:
+            await message.send("one ")
+            await ws.send("beside")
+            await message.send("message")
+
+    async with serving(handler, deflate=None) as server, trioweb.connect(server.url) as ws:
+        assert [await ws.receive() for _ in range(3)] == ["", "one message", "beside"]
+
+
 async def test_large_pieces_leave_in_fragments():
     async def handler(ws: trioweb.WebSocket) -> None:
         async with ws.send_stream(text=False) as message:

@@ -45,6 +45,23 @@ def test_a_copy_of_headers_keeps_every_line():
     assert Response.make(200, "", headers).headers.get_all("Set-Cookie") == ["a=1", "b=2"]
 
 
+def test_headers_by_name_keep_every_line():
+    headers = Headers([("Set-Cookie", "a=1"), ("X", ""), ("set-cookie", "b=2")])
+    assert headers.by_name() == {"set-cookie": ["a=1", "b=2"], "x": [""]}
+
+
+def test_what_most_clients_send_is_in_memory_once():
+    raw = [(b"Sec-WebSocket-Version", b"13"), (b"Upgrade", b"websocket")]
+    one, other = (Headers.from_bytes(raw).pairs() for _ in range(2))
+    assert one == other == (("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket"))
+    texts = [
+        (mine, its)
+        for lines in zip(one, other, strict=True)
+        for mine, its in zip(*lines, strict=True)
+    ]
+    assert all(mine is its for mine, its in texts)
+
+
 def test_list_headers_are_split_and_empty_elements_left_out():
     headers = Headers(
         [("Connection", " keep-alive,, Upgrade "), ("Connection", ""), ("connection", "x")]

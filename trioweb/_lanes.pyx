@@ -173,6 +173,8 @@ cdef class OutLane:
                 self.left_over(memoryview(start + body)[taken:])
             else:
                 self.left_over(memoryview(body)[taken - len(start):])
+        elif self.parked:
+            self.wake()
         return self.open
 
     def pass_on(self, bytes encoded not None, Py_ssize_t size, bint later):
@@ -223,6 +225,8 @@ cdef class OutLane:
         if taken < PyBytes_GET_SIZE(encoded):
             self.size += PyBytes_GET_SIZE(encoded) - taken
             self.left_over(memoryview(encoded)[taken:])
+        elif self.parked:
+            self.wake()
         return 0
 
     def flush(self):

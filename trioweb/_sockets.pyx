@@ -81,6 +81,8 @@ cdef class SocketCalls:
         cdef char[ON_STACK] stack
         cdef PyObject* found
         cdef Py_ssize_t size
+        if max_bytes < 0:
+            raise ValueError("a negative number of bytes")
         if max_bytes <= ON_STACK:
             size = self._recv(stack, max_bytes)
             return None if size < 0 else PyBytes_FromStringAndSize(stack, size)

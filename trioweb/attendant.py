@@ -70,6 +70,7 @@ class Attendant:
         self.marked: list[OutLane] = []
         #: Whether something was broadcast already in this turn.
         self.crowded = False
+        self._has_left = False
 
     def look_after(self, connection: Attended) -> None:
         """Put a connection on the list."""
@@ -102,11 +103,14 @@ class Attendant:
 
     def wake(self) -> None:
         """Take the next turn: something is marked."""
-        self._lot.unpark()
+        if self._has_left:  # and a handler goes on in a shielded scope, say
+            self._write()
+        else:
+            self._lot.unpark()
 
     def meet(self) -> bool:
         """Tell whether something was broadcast in this turn already; from now on it was."""
-        crowded, self.crowded = self.crowded, True
+        crowded, self.crowded = self.crowded, not self._has_left
         if not crowded:
             self.wake()
         return crowded
@@ -118,12 +122,15 @@ class Attendant:
                 with trio.CancelScope() as self._scope:
                     self._set_deadline()
                     await self._take_turns()
+                self._write()  # a look must not make it wait
                 now = trio.current_time()
                 if now >= self._look_at:
                     self._look()
                 self._ask(now)
         finally:
             self._scope = None
+            self._has_left = True
+            self._write()
 
     async def _take_turns(self) -> None:
         while True:
@@ -131,8 +138,11 @@ class Attendant:
                 await trio.lowlevel.checkpoint()
             else:
                 await self._lot.park()
-            self.crowded = False
-            flush_all(self.marked)
+            self._write()
+
+    def _write(self) -> None:
+        self.crowded = False
+        flush_all(self.marked)
 
     def _look(self) -> None:
         # In a method of its own, whose variables are gone when the task is parked: they would

@@ -171,15 +171,18 @@ def _accept_in_line(listening: trio.socket.SocketType) -> list[SocketTransport]:
     same = socket.socket(
         listening.family, listening.type, listening.proto, fileno=listening.fileno()
     )
-    # Errors end it: the next `accept` meets them, and knows what to do about them.
-    with suppress(OSError, trio.BrokenResourceError):
-        while len(found) < _AT_ONCE:
-            sock, _ = same.accept()
-            with suppress(OSError, AttributeError):  # a Unix socket, a system without the second
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
-            found.append(SocketTransport(sock))
-    same.detach()  # the descriptor is the listener's
+    try:
+        same.setblocking(False)  # whatever `socket.setdefaulttimeout` says
+        # Errors end it: the next `accept` meets them, and knows what to do about them.
+        with suppress(OSError, trio.BrokenResourceError):
+            while len(found) < _AT_ONCE:
+                sock, _ = same.accept()
+                with suppress(OSError, AttributeError):  # a Unix socket, or another system
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
+                found.append(SocketTransport(sock))
+    finally:
+        same.detach()  # the descriptor is the listener's
     return found
 
 

@@ -182,8 +182,9 @@ class Outbox(OutLane):
 
     def end_pieces(self) -> None:
         """Let the messages that waited follow: the last piece is queued."""
+        if self._behind is not None:
+            self.detours -= 1
         waiting, self._behind = self._behind or (), None
-        self.detours -= 1
         self.size -= self._behind_size
         self._behind_size = 0
         self.messages_sent += 1

@@ -234,6 +234,8 @@ class OutLane:
         if taken < len(encoded):
             self.size += len(encoded) - taken
             self.left_over(memoryview(encoded)[taken:])
+        elif self.parked:
+            self.wake()
 
     def flush(self) -> None:
         """Write what the transport takes now. Never raises: a broken link goes to `broke`."""

@@ -22,6 +22,7 @@ from .forwarded import TrustedProxies
 from .listening import accept_all, default_room, is_loopback, name_of, open_listeners, url_of
 from .nursery import OwnNursery
 from .pages import OnRequest
+from .protocol.framer import framer
 from .protocol.machine import check_close
 from .routing import Handler
 from .serving import Options, handshake, run_handler
@@ -187,6 +188,7 @@ class Server:
     async def run(self, nursery: trio.Nursery, signals: Iterable[signal.Signals]) -> None:
         """Start accepting in a nursery that the caller ends after `wait_drained`."""
         nursery.start_soon(self._attendant.run, name="trioweb attendant")
+        logger.info("serving %s with the %s framer", self._url, framer())
         signals = tuple(signals)
         if signals:
             await nursery.start(self._heed, signals, name="trioweb signals")
@@ -199,7 +201,10 @@ class Server:
     async def _accept(self) -> None:
         with self._serving:
             async with trio.open_nursery() as handlers:
-                arrived = partial(handlers.start_soon, self._run_handler, name=_TASK)
+
+                def arrived(stream: trio.abc.Stream | SocketTransport) -> None:
+                    handlers.start_soon(self._run_handler, stream, name=_TASK)
+
                 with self._accepting:
                     async with trio.open_nursery() as nursery:
                         accept = partial(accept_all, bare=self._options.bare)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import enum
 import re
-import sys
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias, cast, overload
@@ -117,6 +116,28 @@ class Close:
         return f"{self.code}{name}{': ' + self.reason if self.reason else ''}"
 
 
+#: Names and values that most handshakes have. Nothing of a peer's is added: what is kept for all is
+#: kept for ever.
+_COMMON = {
+    text.encode(): text
+    for name in (
+        *("Host", "Connection", "Upgrade", "Origin", "Cookie", "User-Agent", "Pragma"),
+        *("Cache-Control", "Accept", "Accept-Encoding", "Accept-Language", "Authorization"),
+        *("Sec-WebSocket-Version", "Sec-WebSocket-Key", "Sec-WebSocket-Extensions"),
+        *("Sec-WebSocket-Protocol", "Sec-Fetch-Dest", "Sec-Fetch-Mode", "Sec-Fetch-Site"),
+        *("X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "Forwarded"),
+    )
+    for text in (name, name.lower())
+} | {
+    text.encode(): text
+    for text in (
+        *("Upgrade", "upgrade", "keep-alive, Upgrade", "websocket", "13", "no-cache"),
+        *("permessage-deflate", "permessage-deflate; client_max_window_bits"),
+        *("gzip, deflate, br, zstd", "websocket", "empty", "same-origin", "cross-site"),
+    )
+}
+
+
 class Headers(Mapping[str, str]):
     """HTTP headers: an immutable multi-mapping whose names compare without regard to case.
 
@@ -141,10 +162,13 @@ class Headers(Mapping[str, str]):
     def from_bytes(cls, raw: Iterable[tuple[bytes, bytes]]) -> Headers:
         """Read headers as they stand on the wire."""
         headers = cls.__new__(cls)
-        # Clients send much the same lines: all their connections share one copy of each text.
+        # All connections share the texts that most of them have.
         headers._items = tuple(  # noqa: SLF001 - of its own class
             [
-                (sys.intern(name.decode("latin-1")), sys.intern(value.decode("latin-1")))
+                (
+                    _COMMON.get(name) or name.decode("latin-1"),
+                    _COMMON.get(value) or value.decode("latin-1"),
+                )
                 for name, value in raw
             ]
         )

@@ -108,6 +108,13 @@ def test_the_authority_of_an_absolute_target_replaces_host():
     assert request.headers.pairs() == (("Host", "right:1"), ("A", "b"))
 
 
+def test_the_lines_by_name_are_those_of_the_request():
+    exchange = ServerExchange(SMALL)
+    exchange.feed(b"GET http://right:1/ HTTP/1.1\r\nHost:\r\na: 1\r\nA: 2\r\n\r\n")
+    assert exchange.next_request()
+    assert exchange.lines == {"host": ["right:1"], "a": ["1", "2"]}
+
+
 @pytest.mark.parametrize(
     ("data", "status"),
     [

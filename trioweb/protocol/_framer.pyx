@@ -195,7 +195,7 @@ cdef class Framer:
             return None
         try:
             return self._next()
-        except _ERROR:
+        except BaseException:  # no memory, say: half a message must not go on
             self.drop()
             raise
 

@@ -102,9 +102,11 @@ cdef class Payload:
             memcpy(tail, data + self.valid, rest)  # at most three bytes of a character
             self.forget()
         else:
-            resize_bytes(&self._bytes, self.valid)
-            taken = <object>self._bytes
-            self.forget()
+            try:
+                resize_bytes(&self._bytes, self.valid)
+                taken = <object>self._bytes
+            finally:
+                self.forget()
         if rest:
             self.reserve(rest, 0)
             memcpy(bytes_at(self._bytes), tail, rest)

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
-from sys import intern
 from typing import TypeAlias, cast
 
 import h11
@@ -263,8 +262,8 @@ class ServerExchange:
         self._head_only = event.method == b"HEAD"
         if not event.http_version.startswith(b"1."):
             raise HttpError("only HTTP/1.1 is spoken here", 505)
-        method = intern(event.method.decode("ascii"))
-        target = intern(event.target.decode("ascii"))  # connections to one place share its path
+        method = event.method.decode("ascii")
+        target = event.target.decode("ascii")
         headers = Headers.from_bytes(event.headers.raw_items())
         self.lines = headers.by_name()
         target, understood = _understand(method, target, headers, self.lines)
