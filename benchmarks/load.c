@@ -240,8 +240,12 @@ static void go_on(Visit *visit)
     if (count < 0 && errno == EAGAIN)
         return;
     if (visit->up) {
-        if (count > 0)
+        if (count > 0) {
+            visit->length += (size_t)count;
             return;
+        }
+        if (count < 0 || visit->length < 2 || visit->head[0] != (char)0x88)
+            die("no close frame before the end of the connection");
         close(visit->file);
         if (posting)
             knock(visit);

@@ -428,3 +428,21 @@ async def test_who_waits_for_room_behind_a_broadcast_goes_on_when_it_is_written(
                 await ws.wait_written()
             for payload in (b"first", bytes(size), b"behind"):
                 assert (await peers[0].frame()).payload == payload
+
+
+async def test_a_bug_in_writing_for_one_does_not_reach_the_others():
+    async with audience(3) as (server, peers):
+        victim = trioweb.connection.lifecycle_of(connection(server, 1)).outbox
+
+        def stumble(data):
+            raise ArithmeticError
+
+        broadcast(server.connections, "first")
+        broadcast(server.connections, "second")
+        victim.write = stumble
+        for peer in peers[0], peers[2]:
+            assert (await peer.frame()).payload == b"first"
+            assert (await peer.frame()).payload == b"second"
+        assert broadcast(server.connections, "third").closed + len(server.connections) >= 2
+        for peer in peers[0], peers[2]:
+            assert (await peer.frame()).payload == b"third"

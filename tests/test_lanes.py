@@ -55,6 +55,9 @@ class Ground:
                 self.open, self.dead = False, True
                 ground.told.append(type(error))
 
+            def failed(self, error: Exception) -> None:
+                ground.told.append(("failed", type(error)))
+
             def wake(self) -> None:
                 ground.told.append("wake")
 
@@ -80,7 +83,8 @@ class Ground:
         return self.write(head + (body.encode() if isinstance(body, str) else body))
 
     def state(self) -> tuple[Any, ...]:
-        lane, turn = self.lane, self.turn
+        lane: Any = self.lane
+        turn = self.turn
         rest = None if lane.unwritten is None else bytes(lane.unwritten)
         queue = lane.data, lane.control, rest, lane.size, lane.open, lane.dead
         counts = lane.messages_sent, lane.bytes_sent, turn.calls, turn.size

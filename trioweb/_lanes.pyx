@@ -126,8 +126,8 @@ cdef class OutLane:
     def __init__(self, Turn turn not None, list marked not None, limits):
         self.turn = turn
         self.marked = marked
-        self.size_mark = min(limits.outbox_bytes, PY_SSIZE_T_MAX)
-        self.frames_mark = min(limits.outbox_frames, PY_SSIZE_T_MAX)
+        self.size_mark = int(min(limits.outbox_bytes, PY_SSIZE_T_MAX))
+        self.frames_mark = int(min(limits.outbox_frames, PY_SSIZE_T_MAX))
         self.data = []
         self.control = []
         self.open = True
@@ -344,4 +344,7 @@ def flush_all(list marked not None):
     lanes = marked[:]
     marked.clear()
     for lane in lanes:
-        lane.flush_mark()
+        try:
+            lane.flush_mark()
+        except Exception as error:
+            lane.failed(error)  # the others behind it get their turn

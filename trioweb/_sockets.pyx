@@ -7,7 +7,7 @@ it again. Their twin is `pure_sockets`.
 
 import trio
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.object cimport PyObject
 from libc.errno cimport EAGAIN, EBADF, EINTR, errno
@@ -21,6 +21,7 @@ cdef extern from "Python.h":
     bint PyUnicode_Check(object) noexcept
     bint PyUnicode_IS_COMPACT_ASCII(object) noexcept
     void* PyUnicode_DATA(object) noexcept
+    Py_ssize_t PyUnicode_GET_LENGTH(object) noexcept
     object PyMemoryView_FromMemory(char*, Py_ssize_t, int)
     int PyBUF_READ
 
@@ -128,14 +129,15 @@ cdef class SocketCalls:
         cdef Py_ssize_t count
         memset(&message, 0, sizeof(message))
         pieces[0].iov_base = PyBytes_AS_STRING(head)
-        pieces[0].iov_len = len(head)
+        pieces[0].iov_len = PyBytes_GET_SIZE(head)
         if isinstance(body, bytes):
             pieces[1].iov_base = PyBytes_AS_STRING(body)
+            pieces[1].iov_len = PyBytes_GET_SIZE(body)
         elif PyUnicode_Check(body) and PyUnicode_IS_COMPACT_ASCII(body):
             pieces[1].iov_base = PyUnicode_DATA(body)
+            pieces[1].iov_len = PyUnicode_GET_LENGTH(body)
         else:
             raise TypeError("a body is bytes, or str that is ASCII")
-        pieces[1].iov_len = len(body)
         message.msg_iov = pieces
         message.msg_iovlen = 2
         while True:
@@ -186,5 +188,5 @@ cdef int _fail(int number) except -1:
     """Raise what a transport raises."""
     if number == EBADF:  # we closed it
         raise trio.ClosedResourceError("transport is closed")
-    reason = strerror(number).decode()
+    reason = strerror(number).decode("utf-8", "replace")
     raise trio.BrokenResourceError(reason) from OSError(number, reason)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import logging
 import math
 from typing import Protocol
 
@@ -11,6 +12,8 @@ import trio
 from .lanes import OutLane, flush_all
 
 __all__ = ["Attendant", "Watch"]
+
+logger = logging.getLogger("trioweb.connection")
 
 #: Seconds between two looks: a busy handler's pings are answered within two of them.
 LOOK = 0.05
@@ -148,8 +151,12 @@ class Attendant:
         # In a method of its own, whose variables are gone when the task is parked: they would
         # keep connections alive that are over. A look may put others on the list.
         listed, self._listed = self._listed, []
-        left = [connection for connection in listed if connection.look()]
-        self._listed += left
+        for connection in listed:
+            try:
+                if connection.look():
+                    self._listed.append(connection)
+            except Exception:
+                logger.exception("looking after a connection failed")  # the others have theirs
         self._look_at = trio.current_time() + LOOK if self._listed else math.inf
 
     def _ask(self, now: float) -> None:
@@ -159,7 +166,10 @@ class Attendant:
             if watch.connection is None:
                 self._forgotten -= 1
             else:
-                due = watch.connection.silent_from()
+                try:
+                    due = watch.connection.silent_from()
+                except Exception:
+                    logger.exception("a connection's heartbeat failed")
             if due is None:
                 heapq.heappop(self._watches)
             else:

@@ -54,14 +54,14 @@ def broadcast(
     size = len(shared.data)
     for life in map(lifecycle_of, list(connections)):
         outbox = life.outbox
+        if later is None and outbox.write is not None and outbox.open:
+            later = outbox.attendant.meet()
         if plain is not None:
             is_out = outbox.pass_on(plain, size, bool(later))
             if is_out is not None:
                 written += is_out
                 queued += not is_out
                 continue
-        elif later is None and outbox.write is not None:
-            later = outbox.attendant.meet()
         if life.closed is not None:
             closed += 1
         elif outbox.full:

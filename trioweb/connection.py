@@ -174,12 +174,11 @@ class WebSocket(trio.abc.Channel[Message]):
             if self._inbox:
                 if self._reading.turn.due(len(self._inbox[0])):
                     await trio.lowlevel.checkpoint()
-            else:
+            elif self._life.closed is None:
                 # Not by `_wait_inbox`: each coroutine in between is one more to go through.
-                if self._life.closed is None:
-                    await self._reading.wait_message()
-                if not self._inbox:
-                    await self._wait_inbox()
+                await self._reading.wait_message()
+            if not self._inbox:  # another task closed, say
+                await self._wait_inbox()
             one = self._reading.pop()
             message = one if isinstance(one, (str, bytes)) else self._pieces().add(one)
             if message is not None:

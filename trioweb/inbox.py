@@ -22,6 +22,7 @@ __all__ = ["Inbox", "InboxOwner"]
 
 #: The first read of a connection, in bytes; when one comes full the next is twice as large.
 _READ = 2**14
+_UNBOUNDED = 2**62
 
 
 class InboxOwner(Protocol):
@@ -133,7 +134,7 @@ class Inbox(InLane):
                 self.messages_received += last
                 if ended:
                     self.discarded += last
-                    most_bytes -= len(data)
+                    most_bytes -= sys.getsizeof(data)
                     if most_bytes <= 0:  # others have their turn
                         break
                     continue
@@ -164,8 +165,9 @@ class Inbox(InLane):
         """Decode what needs no second thought, in bulk."""
         inbox, limits = self.inbox, self._limits
         before = len(inbox)
-        room = limits.inbox_bytes - self.inbox_size
-        self.inbox_size += self._framer.pull(inbox, room, limits.inbox_messages - before)
+        room = min(limits.inbox_bytes, _UNBOUNDED) - self.inbox_size
+        most = min(limits.inbox_messages, _UNBOUNDED) - before
+        self.inbox_size += self._framer.pull(inbox, int(room), int(most))
         self.messages_received += len(inbox) - before
         if self._framer.empty:
             self.undecoded = False

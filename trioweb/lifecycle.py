@@ -8,7 +8,7 @@ state changes, everyone who waits is woken), and then carried out by one task, w
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import cast
@@ -97,7 +97,7 @@ class Lifecycle:
         self._token_bytes = current_host.get().token_bytes
         #: A short random name for logs.
         self.id = self._token_bytes(4).hex()
-        #: How the connection ended, as soon as that is decided.
+        #: How it ended, as soon as that is decided.
         self.closed: Close | None = None
         #: Set when the transport is closed.
         self.down = trio.Event()
@@ -164,21 +164,22 @@ class Lifecycle:
         """Start a background task, named for the connection."""
         assert self._nursery is not None
         run = {
-            "reader": self._read,
+            "reader": self.reading.run,
             "writer": self.outbox.run,
             "heartbeat": self._beat,
             "closer": self._go_down,
         }[task]
-        self._nursery.start_soon(run, name=f"websocket {self.id} {task}")
+        self._nursery.start_soon(self._run, task, run, name=f"websocket {self.id} {task}")
 
-    async def _read(self) -> None:
+    async def _run(self, task: str, run: Callable[[], Awaitable[None]]) -> None:
         try:
-            await self.reading.run()
+            await run()
         except Exception:
             if self.side is Side.CLIENT:
                 raise  # bare, out of the block that connected
-            logger.exception("%s: reading failed", self.id)  # nobody else may suffer
+            logger.exception("%s: its %s failed", self.id, task)  # nobody else may suffer
             self.cut(Close(CloseCode.INTERNAL_ERROR, "internal error"))
+            self.down.set()
 
     def _watch_silence(self) -> None:
         if self._heartbeat is not None and self.closed is None:
@@ -198,6 +199,8 @@ class Lifecycle:
     async def _beat(self) -> None:
         assert self._heartbeat is not None
         with trio.CancelScope() as self._heartbeat_scope:
+            if self.closed is not None:  # decided in the turn that started this
+                return
             await beat(self._heartbeat, self.reading, self._heartbeat_ping, self._silent)
         self._heartbeat_scope = None
         self._watch_silence()
@@ -359,7 +362,7 @@ class Lifecycle:
         await trio.aclose_forcefully(self.transport)
         self.down.set()
 
-    # --- pings and errors --------------------------------------------------------------------
+    # --- pings and errors
 
     def ping(self) -> tuple[bytes, SentPing]:
         """Send a ping, and see that somebody reads its answer."""

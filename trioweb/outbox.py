@@ -7,6 +7,7 @@ first needed. Control frames overtake data between frames.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from typing import Protocol, TypeAlias
 
@@ -25,6 +26,9 @@ __all__ = ["Outbox", "OutboxOwner"]
 #: A message that waits for the end of another, which leaves in pieces: encoded already, or not
 #: yet, for it may be compressed with what went before it.
 _Waiting: TypeAlias = list[bytes] | tuple[Message, bool | None]
+
+
+logger = logging.getLogger("trioweb.connection")
 
 
 class OutboxOwner(Protocol):
@@ -333,6 +337,11 @@ class Outbox(OutLane):
         """Leave what the kernel did not take to the writer task."""
         self.unwritten = rest
         self._wake_writer()
+
+    def failed(self, error: Exception) -> None:
+        """Hear of a bug in writing, which is to end this connection alone."""
+        logger.error("writing failed", exc_info=error)
+        self._owner.lost(error)
 
     def broke(self, error: Exception) -> None:
         """Hear that the transport is broken, or closed."""

@@ -157,7 +157,7 @@ class OutLane:
         """
         turn = self.turn
         if isinstance(message, str):
-            first, size = _TEXT, 4 * len(message)
+            first, size = _TEXT, len(message) * (1 if message.isascii() else 4)
         elif isinstance(message, bytes):
             first, size = _BINARY, len(message)
         else:
@@ -294,6 +294,10 @@ class OutLane:
         """Let everyone who waits here look again."""
         raise NotImplementedError
 
+    def failed(self, error: Exception) -> None:
+        """Hear of a bug in writing, which is to end this connection alone."""
+        raise NotImplementedError
+
     def broke(self, error: Exception) -> None:
         """Hear that the transport is broken, or closed."""
         raise NotImplementedError
@@ -312,4 +316,7 @@ def flush_all(marked: list[OutLane]) -> None:
     lanes = marked.copy()
     marked.clear()
     for lane in lanes:
-        lane.flush_mark()
+        try:
+            lane.flush_mark()
+        except Exception as error:  # noqa: BLE001 - `failed` reports it
+            lane.failed(error)  # the others behind it get their turn

@@ -248,6 +248,12 @@ class Reading(Inbox):
             return False
         if data is None:
             return False
-        self.feed(data)
-        self.pull_plain()
+        try:
+            self.feed(data)
+            self.pull_plain()
+        except BaseException:
+            # A KeyboardInterrupt, say: what was borrowed is looked at no more, and so is the rest.
+            self._framer.drop()
+            self.lost(None)
+            raise
         return True

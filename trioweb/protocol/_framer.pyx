@@ -105,9 +105,10 @@ cdef class Framer:
         self._assembler = Assembler(limits)
         self._inflater = inflater
         self._masked = side is Side.SERVER
-        self._max_size = min(limits.max_message, _UNBOUNDED)
+        self._max_size = int(min(limits.max_message, _UNBOUNDED))
         self._own(b"")
         self._payload = Payload()
+        self._budget = _MOST_FRAMES
 
     def feed(self, data not None):
         """Take bytes from the peer; what was borrowed is copied, here or by the next `pull`."""
@@ -128,11 +129,11 @@ cdef class Framer:
             raise
 
     cdef int _own(self, bytes data) except -1:
-        self._owner = data
-        self._data = <const uint8_t*>PyBytes_AS_STRING(data)
-        self._here = PyBytes_GET_SIZE(data)
-        self._at = 0
-        self._borrowed = False
+        return self._hold(data, <const uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+
+    cdef int _hold(self, object owner, const uint8_t* data, Py_ssize_t size) except -1:
+        self._owner, self._data, self._here, self._at = owner, data, size, 0
+        self._borrowed = not PyBytes_CheckExact(owner)
         return 0
 
     cdef int _borrow(self, data) except -1:
@@ -141,12 +142,7 @@ cdef class Framer:
         cdef Py_buffer* view = PyMemoryView_GET_BUFFER(own)
         if not PyBuffer_IsContiguous(view, c'C'):
             raise ValueError("the bytes are not contiguous")
-        self._owner = own
-        self._data = <const uint8_t*>view.buf
-        self._here = view.len
-        self._at = 0
-        self._borrowed = True
-        return 0
+        return self._hold(own, <const uint8_t*>view.buf, view.len)
 
     cdef bytes _head(self, Py_ssize_t size):
         return PyBytes_FromStringAndSize(<const char*>self._data + self._at, size)
@@ -174,7 +170,7 @@ cdef class Framer:
         """From now on return messages in pieces, and take them up to ``limit`` bytes."""
         self._assembler.stream(limit)
         self._streams = True
-        self._max_size = min(self._assembler.whole, limit, _UNBOUNDED)
+        self._max_size = int(min(self._assembler.whole, limit, _UNBOUNDED))
 
     def drop(self):
         """Forget what has come and take no more: the connection's remains may stay for a while."""
@@ -223,25 +219,30 @@ cdef class Framer:
 
     @property
     def empty(self):
-        """Whether all that came is decoded."""
         return self._at == self._here and not self._fresh
 
     cdef object _next(self):
-        self._budget = _MOST_FRAMES
-        while True:
+        while self._budget > 0:
             if not self._in_frame:
                 found = self._plain(True)
                 if found is None:
                     found = self._header()
-                if found is not None or not self._in_frame:
+                if found is not None:
                     return found
+                if not self._in_frame:
+                    break
             found = self._consume()
             if found is not None:
                 return found
             if self._in_frame and self._at == self._here:
-                return None
-            if self._budget <= 0:
-                return _PAUSE
+                break
+        else:
+            self._budget = _MOST_FRAMES
+            return _PAUSE
+        self._budget = _MOST_FRAMES
+        if self._at == self._here:
+            self._own(b"")
+        return None
 
     cdef object _plain(self, bint all_kinds):
         """Decode a frame that is a whole message, all of it here; None if what is here is none."""
@@ -254,14 +255,14 @@ cdef class Framer:
         if here < 2 or self._in_message or self._in_frame or self._checked:
             return None
         first = data[0]
-        if first & ~(TEXT | BINARY | RSV1) != FIN or (data[1] > 127) != self._masked:
-            return None
-        if first & 3 == 0 or first & 3 == 3:
-            return None
-        if first & RSV1 and (self._inflater is None or self._streams or not all_kinds):
+        if first & ~RSV1 not in (FIN | TEXT, FIN | BINARY) or (data[1] > 127) != self._masked:
             return None
         length = payload_length(data, here, &start)
         if length < 0 or length > self._max_size:
+            return None
+        if first & RSV1 and (
+            self._inflater is None or self._streams or not all_kinds or length > _SLICE
+        ):
             return None
         if self._masked:
             start += 4
@@ -270,6 +271,7 @@ cdef class Framer:
         if self._masked:
             memcpy(&key, data + start - 4, 4)
         if first & RSV1:
+            self._budget -= _SLICE_COST
             message = PyBytes_FromStringAndSize(NULL, length)
             mask_into(<uint8_t*>PyBytes_AS_STRING(message), data + start, length, key)
             message = self._inflater.feed(message) + self._inflater.finish()

@@ -59,7 +59,7 @@ class Encoder:
         most = self.fragment
         if self._deflater is not None:
             most = min(most, self._deflater.setting.threshold - 1)
-        return most, self._token_bytes if self._mask else None
+        return int(min(most, 2**62)), self._token_bytes if self._mask else None
 
     def shared(self, message: Shared) -> list[bytes]:
         """Encode a message for many, or return what others with the same setting are sent.

@@ -188,8 +188,8 @@ class Framer:
         self._proto = FrameProtocol(client, [self._hooks])
         #: What wsproto is to get after what it has.
         self._backlog = b""
-        #: How many frames may still be decoded in one go.
-        self._budget = 0
+        #: How many frames may still be decoded until others have had a turn.
+        self._budget = MOST_FRAMES
         #: Whether the frames that come are masked.
         self._masked = not client
         #: A read that starts at a frame, and how much of it is decoded; None: wsproto has it.
@@ -233,6 +233,14 @@ class Framer:
 
         Raises `ProtocolError` at the first byte that is wrong.
         """
+        found = self._next()
+        if found is None or found is PAUSE:
+            self._budget = MOST_FRAMES  # others have their turn now
+        return found
+
+    def _next(self) -> Message | Piece | ControlFrame | Pause | None:
+        if self._budget <= 0:
+            return PAUSE
         if self._data is not None:
             message = self._plain(self._data)
             if message is not None:
@@ -288,13 +296,14 @@ class Framer:
             key = data[start : start + 4]
             start += 4
         end = start + length
-        if end > size or length > self._max_size:
+        if end > size or length > self._max_size or (first & RSV1 and length > SLICE):
             return None
         payload = data[start:end]
         if key is not None:
             payload = mask(payload, key)
         if first & RSV1:
             payload = self._inflate(payload)
+            self._budget -= SLICE_COST
         message: Message = payload
         if first & 0x0F == 1:
             try:
@@ -332,7 +341,6 @@ class Framer:
 
     def _any(self) -> Message | Piece | ControlFrame | Pause | None:
         """Decode by wsproto."""
-        self._budget = MOST_FRAMES
         found = self._frames()
         while found is None and self._backlog and not self._over:
             if self._budget <= 0:
