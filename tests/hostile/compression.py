@@ -152,8 +152,10 @@ BITS = [
 
 def _far(between: bytes = b"") -> tuple[bytes, bytes]:
     """Two messages of one stream; the second is nothing but a distance into the first."""
-    stream = zlib.compressobj(9, zlib.DEFLATED, -15)
+    # The first refers to nothing before it, so that it suits any window.
+    stream = zlib.compressobj(9, zlib.DEFLATED, -15, 8, zlib.Z_HUFFMAN_ONLY)
     first = stream.compress(PATTERN + between) + stream.flush(zlib.Z_SYNC_FLUSH)
+    stream = zlib.compressobj(9, zlib.DEFLATED, -15, zdict=PATTERN + between)
     second = stream.compress(PATTERN) + stream.flush(zlib.Z_SYNC_FLUSH)
     return first[:-4], second[:-4]
 
