@@ -244,7 +244,7 @@ static void go_on(Visit *visit)
             visit->length += (size_t)count;
             return;
         }
-        if (count < 0 || visit->length < 2 || visit->head[0] != (char)0x88)
+        if (visit->length < 2 || visit->head[0] != (char)0x88)
             die("no close frame before the end of the connection");
         close(visit->file);
         if (posting)

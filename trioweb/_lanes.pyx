@@ -30,8 +30,9 @@ cdef enum:
 
 
 cdef class Turn:
-    """What the tasks of one run have sent and received since one of them last ran a checkpoint."""
+    """What the tasks of one run have received, or sent, since one of them last ran a checkpoint."""
 
+    cdef public Turn other
     cdef public Py_ssize_t calls
     cdef public Py_ssize_t size
 
@@ -39,16 +40,19 @@ cdef class Turn:
         """Count a call of so many bytes; tell whether it must run a checkpoint."""
         if self.count(size):
             return False
-        self.calls = self.size = 0
+        self.taken()
+        self.size = size
         return True
 
     def taken(self):
         """Hear that a task has run a checkpoint."""
         self.calls = self.size = 0
+        if self.other is not None:
+            self.other.calls = self.other.size = 0
 
     cdef inline bint count(self, Py_ssize_t size) noexcept:
         """Count a call, unless a checkpoint is due."""
-        if self.calls + 1 >= CALLS or self.size + size >= BYTES:
+        if self.calls + 1 >= CALLS or self.size + size > BYTES:
             return False
         self.calls += 1
         self.size += size

@@ -13,7 +13,7 @@ from typing import Protocol
 import trio
 
 from .config import Limits
-from .lanes import InLane
+from .lanes import InLane, current_turns
 from .outbox import Outbox
 from .protocol.machine import Failed, Machine, Pause, PeerClosed, Piece, Ping, Pong
 from .types import Message
@@ -66,7 +66,7 @@ class Inbox(InLane):
     )
 
     def __init__(self, machine: Machine, outbox: Outbox, limits: Limits, owner: InboxOwner) -> None:
-        super().__init__(outbox.turn)
+        super().__init__(current_turns()[0])
         self._machine = machine
         self._framer = machine.framer
         self._outbox = outbox

@@ -13,7 +13,7 @@ import trio
 
 from .protocol.framer import framer
 
-__all__ = ["InLane", "OutLane", "Turn", "current_turn", "flush_all"]
+__all__ = ["InLane", "OutLane", "Turn", "current_turns", "flush_all"]
 
 if TYPE_CHECKING or framer() == "pure":
     from .pure_lanes import InLane, OutLane, Turn, flush_all
@@ -23,14 +23,15 @@ else:
     except ImportError:  # each native module is optional by itself
         from .pure_lanes import InLane, OutLane, Turn, flush_all
 
-_turn: trio.lowlevel.RunVar[Turn] = trio.lowlevel.RunVar("trioweb.turn")
+_turns: trio.lowlevel.RunVar[tuple[Turn, Turn]] = trio.lowlevel.RunVar("trioweb.turns")
 
 
-def current_turn() -> Turn:
-    """Return the count that the tasks of this run share."""
+def current_turns() -> tuple[Turn, Turn]:
+    """Return the counts that the tasks of this run share: of what they received, and sent."""
     try:
-        return _turn.get()
+        return _turns.get()
     except LookupError:
-        turn = Turn()
-        _turn.set(turn)
-        return turn
+        received, sent = Turn(), Turn()
+        received.other, sent.other = sent, received
+        _turns.set((received, sent))
+        return received, sent

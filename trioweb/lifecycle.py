@@ -21,7 +21,6 @@ from .config import Heartbeat, Limits, Timeouts
 from .errors import ConnectionBroken, ConnectionClosedByUs, ConnectionEnded, EndOfChannel
 from .heartbeat import beat
 from .host import current_host
-from .lanes import current_turn
 from .nursery import OwnNursery
 from .outbox import Outbox
 from .pings import Pings, SentPing
@@ -108,9 +107,7 @@ class Lifecycle:
         self.machine.upgraded(trailing_data)
         self._attendant = attendant or Attendant()
         self._own_attendant = attendant is None
-        self.outbox = Outbox(
-            transport, self.machine, current_turn(), self._attendant, limits, timeouts, self
-        )
+        self.outbox = Outbox(transport, self.machine, self._attendant, limits, timeouts, self)
         self.reading = Reading(
             transport, self.machine, self.outbox, limits, timeouts, self._attendant, self
         )

@@ -15,7 +15,7 @@ import trio
 
 from .attendant import Attendant
 from .config import Limits, Timeouts
-from .lanes import OutLane, Turn
+from .lanes import OutLane, current_turns
 from .protocol.assembler import size_of
 from .protocol.machine import Machine, Ping, Pong
 from .transport import NonblockingTransport, Transport
@@ -75,13 +75,12 @@ class Outbox(OutLane):
         self,
         transport: Transport,
         machine: Machine,
-        turn: Turn,
         attendant: Attendant,
         limits: Limits,
         timeouts: Timeouts,
         owner: OutboxOwner,
     ) -> None:
-        super().__init__(turn, attendant.marked, limits)
+        super().__init__(current_turns()[1], attendant.marked, limits)
         self._attendant = attendant
         self._transport = transport
         self._nonblocking = transport if isinstance(transport, NonblockingTransport) else None

@@ -25,27 +25,31 @@ _BINARY = FIN | Opcode.BINARY
 
 
 class Turn:
-    """What the tasks of one run have sent and received since one of them last ran a checkpoint.
+    """What the tasks of one run have received, or sent, since one of them last ran a checkpoint.
 
-    All tasks share it: no task gets further than it would alone.
+    There is one for each way, and a checkpoint counts for both. All tasks share them: no task gets
+    further than it would alone.
     """
 
-    __slots__ = ("calls", "size")
+    __slots__ = ("calls", "other", "size")
 
     def __init__(self) -> None:
         self.calls = 0
         self.size = 0
+        #: The one for the other way.
+        self.other: Turn | None = None
 
     def due(self, size: int) -> bool:
         """Count a call of so many bytes; tell whether it must run a checkpoint."""
         if self.count(size):
             return False
-        self.calls = self.size = 0
+        self.taken()
+        self.size = size
         return True
 
     def count(self, size: int) -> bool:
         """Count a call of so many bytes, unless a checkpoint is due."""
-        if self.calls + 1 >= _CALLS or self.size + size >= _BYTES:
+        if self.calls + 1 >= _CALLS or self.size + size > _BYTES:
             return False
         self.calls += 1
         self.size += size
@@ -54,6 +58,8 @@ class Turn:
     def taken(self) -> None:
         """Hear that a task has run a checkpoint."""
         self.calls = self.size = 0
+        if self.other is not None:
+            self.other.calls = self.other.size = 0
 
 
 class InLane:
