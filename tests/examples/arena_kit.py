@@ -100,13 +100,14 @@ class Client:
 async def joined(
     url: str, name: str, key: str = "", *, receive_buffer: int | None = None
 ) -> AsyncIterator[Client]:
-    stream = None
-    if receive_buffer is not None:  # a slow link: the kernel takes little for it
+    stream, limits = None, trioweb.Limits()
+    if receive_buffer is not None:  # a slow link: the kernel takes little for it, nor does it
+        limits = trioweb.Limits(inbox_bytes=2**16)
         sock = trio.socket.socket()
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         await sock.connect(("127.0.0.1", urlsplit(url).port))
         stream = trio.SocketStream(sock)
-    async with trioweb.connect(url, stream=stream) as ws:
+    async with trioweb.connect(url, stream=stream, limits=limits) as ws:
         await ws.send(wire.encode(wire.Join(name, key)))
         welcome = wire.decode_from_server(await ws.receive())
         assert isinstance(welcome, wire.Welcome)
