@@ -7,6 +7,7 @@ kept until the messages before it are taken.
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import Protocol
 
@@ -60,6 +61,7 @@ class Inbox(InLane):
         "eof",
         "last_heard",
         "messages_received",
+        "pace",
         "pending",
         "read_size",
         "undecoded",
@@ -83,6 +85,8 @@ class Inbox(InLane):
         self.pending: PeerClosed | Failed | None = None
         self.eof = False
         self.last_heard = trio.current_time()
+        #: Seconds between the last two reads.
+        self.pace = math.inf
         self.bytes_received = 0
         self.messages_received = 0
         self.discarded = 0
@@ -100,7 +104,9 @@ class Inbox(InLane):
     def feed(self, data: bytes | memoryview) -> None:
         """Take what was read; `pull_plain` must follow before others run, if it was borrowed."""
         size = len(data)
-        self.last_heard = trio.current_time()
+        now = trio.current_time()
+        self.pace = now - self.last_heard
+        self.last_heard = now
         if self._listeners:
             self._heard.unpark_all()
         if not size:
