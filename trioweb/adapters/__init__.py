@@ -1,0 +1,1 @@
+"""Connections of other libraries as channels that the toolkit takes."""

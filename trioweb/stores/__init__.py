@@ -1,0 +1,1 @@
+"""Stores: where history is kept."""
