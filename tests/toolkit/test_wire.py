@@ -143,7 +143,9 @@ def test_whatever_comes_is_a_message_or_malformed(message):
 
 @given(st.data(), messages)
 def test_a_damaged_message_is_a_message_or_malformed(data, message):
-    damaged = bytearray(MSGPACK.encode(message))
+    encoded = MSGPACK.encode(message)
+    assert isinstance(encoded, bytes)
+    damaged = bytearray(encoded)
     at = data.draw(st.integers(0, len(damaged) - 1))
     damaged[at] = data.draw(st.integers(0, 255))
     answer = answer_to(bytes(damaged))

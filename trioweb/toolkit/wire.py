@@ -112,8 +112,8 @@ class Event(_Struct, frozen=True, tag="event"):
 
 WireMessage: TypeAlias = Call | Cancel | Result | Item | More | Error | Notify | Event
 
-_json = msgspec.json.Decoder(WireMessage)
-_msgpack = msgspec.msgpack.Decoder(WireMessage)
+_json: msgspec.json.Decoder[WireMessage] = msgspec.json.Decoder(WireMessage)
+_msgpack: msgspec.msgpack.Decoder[WireMessage] = msgspec.msgpack.Decoder(WireMessage)
 
 
 class Malformed(ValueError):
