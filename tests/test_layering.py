@@ -70,6 +70,7 @@ LAYERS: dict[str, list[str]] = {
         "dialing",
         "client",
         "retrying",
+        "states",
         "reconnect",
     ],
     "4 plug-ins": ["codecs.*", "stores.*", "brokers.*"],
