@@ -71,6 +71,7 @@ LAYERS: dict[str, list[str]] = {
         "dialing",
         "client",
         "retrying",
+        "states",
         "reconnect",
     ],
     "4 plug-ins": ["codecs.*", "stores.*", "brokers.*"],
