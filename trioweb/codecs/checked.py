@@ -12,7 +12,7 @@ from ..types import Message
 
 __all__ = ["Checked", "inexpressible", "wrong_kind"]
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 #: Characters of a peer's own text that an error repeats: it goes back to the peer, and into logs.
 _LONGEST = 200
@@ -20,13 +20,13 @@ _LONGEST = 200
 _AT = " - at `"
 
 
-class Checked(Generic[T]):
+class Checked(Generic[_T]):
     """A codec for one type of values, by an encoder and a decoder of msgspec."""
 
     __slots__ = ("_decode", "_encode", "_tag_path", "kind")
 
     def __init__(
-        self, kind: Any, encode: Callable[[Any], bytes], decode: Callable[[Any], T]
+        self, kind: Any, encode: Callable[[Any], bytes], decode: Callable[[Any], _T]
     ) -> None:
         #: The type that messages must have.
         self.kind = kind

@@ -11,10 +11,10 @@ from .checked import Checked, inexpressible, wrong_kind
 
 __all__ = ["MsgPack"]
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
-class MsgPack(Checked[T]):
+class MsgPack(Checked[_T]):
     """A `Codec` for values of one type: MessagePack in binary messages, by msgspec.
 
     ``kind`` is anything that msgspec can check: a tagged union of `msgspec.Struct` as a rule, or
@@ -29,7 +29,7 @@ class MsgPack(Checked[T]):
     __slots__ = ()
 
     @overload
-    def __init__(self, kind: type[T]) -> None: ...
+    def __init__(self, kind: type[_T]) -> None: ...
     @overload
     def __init__(self: MsgPack[Any], kind: Any) -> None: ...
     def __init__(self, kind: Any) -> None:
@@ -43,7 +43,7 @@ class MsgPack(Checked[T]):
         except (ValueError, OverflowError, RecursionError) as error:
             raise inexpressible(value, error) from error
 
-    def decode(self, message: Message, /) -> T:
+    def decode(self, message: Message, /) -> _T:
         """Return the value in a binary message; raises `InvalidMessage`."""
         if not isinstance(message, bytes):
             raise wrong_kind(message)
