@@ -25,7 +25,7 @@ class Patient:
         self.looks -= 1
         return self.looks > 0
 
-    def silent_from(self) -> float | None:
+    def next_due(self) -> float | None:
         self.seen.append(trio.current_time())
         return self.silent.pop(0) if self.silent else None
 

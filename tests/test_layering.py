@@ -64,6 +64,7 @@ LAYERS: dict[str, list[str]] = {
         "pages",
         "forwarded",
         "listening",
+        "options",
         "serving",
         "server",
         "addresses",

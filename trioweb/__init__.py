@@ -6,8 +6,8 @@ The layers, each importing only from those above it, and each file only from fil
 1. `protocol`: RFC 6455 without I/O, over wsproto and h11
 2. one connection: `nursery`, `transport`, `host`, `lanes`, `attendant`, `outbox`, `inbox`,
    `reading`, `heartbeat`, `pings`, `lifecycle`, `streaming`, `connection`, `broadcast`
-3. two ends: `auth`, `guard`, `routing`, `pages`, `forwarded`, `listening`, `serving`, `server`,
-   `addresses`, `dialing`, `client`
+3. two ends: `auth`, `guard`, `routing`, `pages`, `forwarded`, `listening`, `options`, `serving`,
+   `server`, `addresses`, `dialing`, `client`
 """
 
 from .addresses import Proxy
@@ -33,10 +33,11 @@ from .errors import (
 )
 from .forwarded import TrustedProxies
 from .listening import open_listeners, open_unix_listener
+from .options import ServerOptions
 from .pages import Site
 from .protocol.framer import framer
 from .routing import Router
-from .server import Server, ServerOptions, open_server, serve
+from .server import Server, open_server, serve
 from .streaming import MessageReader, MessageWriter
 from .types import Close, CloseCode, Content, Headers, Message, Request, Response, Side, State
 
