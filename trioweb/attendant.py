@@ -161,17 +161,16 @@ class Attendant:
 
     def _ask(self, now: float) -> None:
         while self._watches and self._watches[0].due <= now:
-            watch = self._watches[0]
-            due = None
+            # Out of the heap while it is told: it may end a connection, whose watch is forgotten.
+            watch = heapq.heappop(self._watches)
             if watch.what is None:
                 self._forgotten -= 1
-            else:
-                try:
-                    due = watch.what.next_due()
-                except Exception:
-                    logger.exception("what was due failed")
-            if due is None:
-                heapq.heappop(self._watches)
-            else:
+                continue
+            try:
+                due = watch.what.next_due()
+            except Exception:
+                logger.exception("what was due failed")
+                continue
+            if due is not None:
                 watch.due = due
-                heapq.heapreplace(self._watches, watch)
+                heapq.heappush(self._watches, watch)
