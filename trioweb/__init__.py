@@ -4,17 +4,17 @@ The layers, each importing only from those above it, and each file only from fil
 
 0. vocabulary: `types`, `errors`, `config`, `abc`
 1. `protocol`: RFC 6455 without I/O, over wsproto and h11
-2. one connection: `nursery`, `transport`, `host`, `lanes`, `attendant`, `outbox`, `inbox`,
-   `reading`, `heartbeat`, `pings`, `lifecycle`, `streaming`, `connection`, `broadcast`
+2. one connection: `nursery`, `parking`, `transport`, `host`, `lanes`, `attendant`, `outbox`,
+   `inbox`, `reading`, `heartbeat`, `pings`, `lifecycle`, `streaming`, `connection`, `broadcast`
 3. two ends: `auth`, `guard`, `routing`, `pages`, `forwarded`, `listening`, `options`, `serving`,
-   `server`, `addresses`, `dialing`, `client`
+   `server`, `addresses`, `dialing`, `client`, `retrying`, `states`, `reconnect`
 """
 
 from .addresses import Proxy
 from .auth import FirstMessage
 from .broadcast import Delivery, broadcast
 from .client import connect
-from .config import Deflate, Heartbeat, Limits, Overflow, Timeouts
+from .config import Backoff, Deflate, Heartbeat, Limits, Overflow, Timeouts
 from .connection import Statistics, WebSocket
 from .errors import (
     ConnectFailed,
@@ -36,14 +36,22 @@ from .listening import open_listeners, open_unix_listener
 from .options import ServerOptions
 from .pages import Site
 from .protocol.framer import framer
+from .reconnect import reconnect
+from .retrying import is_terminal
 from .routing import Router
+<<<<<<< HEAD
 from .server import Server, open_server, serve
+=======
+from .server import Server, ServerOptions, open_server, serve
+from .states import Phase, States, Status
+>>>>>>> main
 from .streaming import MessageReader, MessageWriter
 from .types import Close, CloseCode, Content, Headers, Message, Request, Response, Side, State
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Backoff",
     "Close",
     "CloseCode",
     "ConnectFailed",
@@ -66,6 +74,7 @@ __all__ = [
     "MessageReader",
     "MessageWriter",
     "Overflow",
+    "Phase",
     "ProtocolError",
     "Proxy",
     "ProxyError",
@@ -78,7 +87,9 @@ __all__ = [
     "Side",
     "Site",
     "State",
+    "States",
     "Statistics",
+    "Status",
     "Timeouts",
     "TriowebError",
     "TrustedProxies",
@@ -86,8 +97,10 @@ __all__ = [
     "broadcast",
     "connect",
     "framer",
+    "is_terminal",
     "open_listeners",
     "open_server",
     "open_unix_listener",
+    "reconnect",
     "serve",
 ]
