@@ -39,12 +39,8 @@ from .protocol.framer import framer
 from .reconnect import reconnect
 from .retrying import is_terminal
 from .routing import Router
-<<<<<<< HEAD
 from .server import Server, open_server, serve
-=======
-from .server import Server, ServerOptions, open_server, serve
 from .states import Phase, States, Status
->>>>>>> main
 from .streaming import MessageReader, MessageWriter
 from .types import Close, CloseCode, Content, Headers, Message, Request, Response, Side, State
 
