@@ -86,7 +86,7 @@ async def test_what_is_forgotten_is_let_go_and_its_watch_soon(nursery: trio.Nurs
     gc.collect()
     assert not any(reference() for reference in references)
     assert len(attendant._watches) < 100
-    assert any(watch.connection is kept for watch in attendant._watches)
+    assert any(watch.what is kept for watch in attendant._watches)
     nursery.cancel_scope.cancel()
 
 
