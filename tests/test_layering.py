@@ -65,6 +65,7 @@ LAYERS: dict[str, list[str]] = {
         "pages",
         "forwarded",
         "listening",
+        "options",
         "serving",
         "server",
         "addresses",

@@ -6,8 +6,8 @@ The layers, each importing only from those above it, and each file only from fil
 1. `protocol`: RFC 6455 without I/O, over wsproto and h11
 2. one connection: `nursery`, `parking`, `transport`, `host`, `lanes`, `attendant`, `outbox`,
    `inbox`, `reading`, `heartbeat`, `pings`, `lifecycle`, `streaming`, `connection`, `broadcast`
-3. two ends: `auth`, `guard`, `routing`, `pages`, `forwarded`, `listening`, `serving`, `server`,
-   `addresses`, `dialing`, `client`, `retrying`, `states`, `reconnect`
+3. two ends: `auth`, `guard`, `routing`, `pages`, `forwarded`, `listening`, `options`, `serving`,
+   `server`, `addresses`, `dialing`, `client`, `retrying`, `states`, `reconnect`
 """
 
 from .addresses import Proxy
@@ -34,12 +34,13 @@ from .errors import (
 )
 from .forwarded import TrustedProxies
 from .listening import open_listeners, open_unix_listener
+from .options import ServerOptions
 from .pages import Site
 from .protocol.framer import framer
 from .reconnect import reconnect
 from .retrying import is_terminal
 from .routing import Router
-from .server import Server, ServerOptions, open_server, serve
+from .server import Server, open_server, serve
 from .states import Phase, States, Status
 from .streaming import MessageReader, MessageWriter
 from .types import Close, CloseCode, Content, Headers, Message, Request, Response, Side, State
