@@ -14,7 +14,7 @@ from .addresses import Proxy
 from .auth import FirstMessage
 from .broadcast import Delivery, broadcast
 from .client import connect
-from .config import Deflate, Heartbeat, Limits, Overflow, Timeouts
+from .config import Deflate, Heartbeat, Limits, LinkLimits, Overflow, Policy, Timeouts
 from .connection import Statistics, WebSocket
 from .errors import (
     ConnectFailed,
@@ -61,10 +61,12 @@ __all__ = [
     "Headers",
     "Heartbeat",
     "Limits",
+    "LinkLimits",
     "Message",
     "MessageReader",
     "MessageWriter",
     "Overflow",
+    "Policy",
     "ProtocolError",
     "Proxy",
     "ProxyError",
