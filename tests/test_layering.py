@@ -39,6 +39,7 @@ LAYERS: dict[str, list[str]] = {
     ],
     "2 one connection": [
         "nursery",
+        "parking",
         "pure_sockets",
         "_sockets",  # the native ones, chosen by transport.py
         "transport",
@@ -70,6 +71,7 @@ LAYERS: dict[str, list[str]] = {
         "dialing",
         "client",
         "retrying",
+        "states",
         "reconnect",
     ],
     "4 plug-ins": ["codecs.*", "stores.*", "brokers.*"],

@@ -343,7 +343,7 @@ class _Exchange:
 
     async def _read(self) -> bytes:
         """Read; without waiting if the bytes are there, as those of a request usually are."""
-        most = self._options.limits.read
+        most = min(self._options.limits.read, 2**14)  # memory for more is dear
         data = None if self._nonblocking is None else self._nonblocking.read_nowait(most)
         return await self._transport.read(most) if data is None else data
 
