@@ -43,7 +43,7 @@ def broadcast(
     first broadcast in a turn of the scheduler is written at once; those that follow in the same
     turn leave together in one write.
     A receiver whose outbox is full meets the ``overflow`` policy, `Overflow.CLOSE` or
-    `Overflow.DROP_NEWEST` (the others are a `Link`'s); closing is the default, for who is closed
+    `Overflow.DROP_NEWEST` (`attach` has the others); closing is the default, for who is closed
     knows that something is missing, and may come back. One slow or broken receiver never disturbs
     another. Raises `TypeError` if the message is neither str nor bytes, `ValueError` for another
     policy.

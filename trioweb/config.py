@@ -234,7 +234,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class LinkLimits:
-    """What a `Link` may hold for its receiver, beside what the channel itself holds."""
+    """What a link (`attach`) may hold for its receiver, beside what the channel itself holds."""
 
     #: The backlog's mark: at so many messages, or bytes, the overflow policy rules. Four outboxes
     #: of a WebSocket: a second or two of a busy room, or a few seconds of a slow network.

@@ -171,10 +171,10 @@ class Link(CodedChannel):
         On a `WebSocket` until the transport has. Raises as `send` does.
         """
         await self.flush()
+        if self.ended:
+            raise self._end_error()
         if isinstance(self._channel, WebSocket):
             await self._channel.wait_written()
-        elif self.ended:
-            raise self._end_error()
 
     def queue(self, value: Message, policy: Policy) -> bool:
         """Put a message into the backlog, past a channel that is known to be full."""
@@ -361,7 +361,7 @@ async def attach(
     gap: Gap | None = None,
     principal: Any = None,
 ) -> AsyncGenerator[Link]:
-    """Give a channel a bounded outgoing queue for the length of a block, which gets the `Link`.
+    """Give a channel a bounded outgoing queue for the length of a block, which gets the link.
 
     The channel stays the caller's: the block does not close it. At the block's normal end what
     waits may leave within `LinkLimits.close`; at an exception or a cancellation it is discarded.

@@ -15,6 +15,8 @@ __all__ = ["CodedChannel", "close_channel"]
 class CodedChannel(trio.abc.Channel[Message]):
     """A channel of messages that can say why it closes; the base of links and adapters."""
 
+    __slots__ = ()
+
     @abstractmethod
     async def aclose(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Close with a close code and a reason (RFC 6455, 7.4)."""
