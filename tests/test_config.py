@@ -7,9 +7,9 @@ import math
 
 import pytest
 
-from trioweb.config import Heartbeat, Limits, Overflow, Timeouts
+from trioweb.config import Heartbeat, Limits, Overflow, Retention, Timeouts
 
-OPTIONS = [Limits, Timeouts, Heartbeat]
+OPTIONS = [Limits, Timeouts, Heartbeat, Retention]
 FIELDS = [(kind, field.name) for kind in OPTIONS for field in dataclasses.fields(kind)]
 
 

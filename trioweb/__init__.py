@@ -2,7 +2,7 @@
 
 The layers, each importing only from those above it, and each file only from files above it:
 
-0. vocabulary: `types`, `errors`, `config`, `abc`
+0. vocabulary: `types`, `positions`, `errors`, `config`, `abc`
 1. `protocol`: RFC 6455 without I/O, over wsproto and h11
 2. one connection: `nursery`, `transport`, `host`, `lanes`, `attendant`, `outbox`, `inbox`,
    `reading`, `heartbeat`, `pings`, `lifecycle`, `streaming`, `connection`, `broadcast`
@@ -14,9 +14,10 @@ from .addresses import Proxy
 from .auth import FirstMessage
 from .broadcast import Delivery, broadcast
 from .client import connect
-from .config import Deflate, Heartbeat, Limits, Overflow, Timeouts
+from .config import Deflate, Heartbeat, Limits, Overflow, Retention, Timeouts
 from .connection import Statistics, WebSocket
 from .errors import (
+    BrokerFailed,
     ConnectFailed,
     ConnectionBroken,
     ConnectionClosedByUs,
@@ -29,11 +30,13 @@ from .errors import (
     ProtocolError,
     ProxyError,
     Refused,
+    StoreFailed,
     TriowebError,
 )
 from .forwarded import TrustedProxies
 from .listening import open_listeners, open_unix_listener
 from .pages import Site
+from .positions import Position
 from .protocol.framer import framer
 from .routing import Router
 from .server import Server, ServerOptions, open_server, serve
@@ -43,6 +46,7 @@ from .types import Close, CloseCode, Content, Headers, Message, Request, Respons
 __version__ = "0.1.0"
 
 __all__ = [
+    "BrokerFailed",
     "Close",
     "CloseCode",
     "ConnectFailed",
@@ -65,12 +69,14 @@ __all__ = [
     "MessageReader",
     "MessageWriter",
     "Overflow",
+    "Position",
     "ProtocolError",
     "Proxy",
     "ProxyError",
     "Refused",
     "Request",
     "Response",
+    "Retention",
     "Router",
     "Server",
     "ServerOptions",
@@ -78,6 +84,7 @@ __all__ = [
     "Site",
     "State",
     "Statistics",
+    "StoreFailed",
     "Timeouts",
     "TriowebError",
     "TrustedProxies",

@@ -9,7 +9,7 @@ import enum
 import math
 from dataclasses import dataclass
 
-__all__ = ["Deflate", "Heartbeat", "Limits", "Overflow", "Timeouts"]
+__all__ = ["Deflate", "Heartbeat", "Limits", "Overflow", "Retention", "Timeouts"]
 
 
 def _positive(owner: object, *names: str) -> None:
@@ -141,3 +141,18 @@ class Overflow(enum.Enum):
     DROP_NEWEST = "drop newest"
     #: Close the receiver with 1008 "slow consumer".
     CLOSE = "close"
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How much of a topic's history a store keeps. What is over any of these goes, oldest first."""
+
+    #: Entries. More than a client misses while its user walks through a tunnel.
+    max_entries: int = 1000
+    #: Bytes of data. An entry that is larger alone is not kept.
+    max_bytes: int = 2**20
+    #: Seconds. ``math.inf`` keeps entries until others take their place.
+    max_age: float = 300
+
+    def __post_init__(self) -> None:
+        _positive(self, *self.__slots__)
