@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
@@ -14,7 +15,7 @@ from trioweb.stores.memory import MemoryStore
 from trioweb.testing import check_store
 
 KEEP = Retention(max_age=math.inf)
-ALL = {"limit": 1000, "max_bytes": 2**30}
+ALL: Any = {"limit": 1000, "max_bytes": 2**30}
 
 
 @asynccontextmanager

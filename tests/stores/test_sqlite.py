@@ -10,6 +10,7 @@ import sys
 import time
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -22,7 +23,7 @@ from trioweb.testing import check_store
 from trioweb.testing.contracts.store import check_store as _check_store
 
 KEEP = Retention(max_age=math.inf)
-ALL = {"limit": 10**6, "max_bytes": 2**30}
+ALL: Any = {"limit": 10**6, "max_bytes": 2**30}
 APPENDER = Path(__file__).with_name("appender.py")
 
 
@@ -87,6 +88,7 @@ async def test_what_was_acknowledged_survives_kill_9(path):
             stdout=-1,
             env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         )
+        assert process.stdout is not None
         with trio.fail_after(60):
             read = b""
             while read.count(b"\n") < 300 * (life + 1):

@@ -325,7 +325,8 @@ class KeepsTheNewest(MemoryBroker):
         await super().publish(topic, data)
         for ear in self._ears:
             while len(ear._arrivals) > 900:
-                ear._size -= len(ear._arrivals.popleft().data)
+                dropped = ear._arrivals.popleft()
+                ear._size -= len(dropped.data) if isinstance(dropped, Arrival) else 0
 
 
 @pytest.mark.parametrize(
