@@ -7,9 +7,17 @@ import math
 
 import pytest
 
-from trioweb.config import Heartbeat, Limits, LinkLimits, Overflow, Policy, Timeouts
+from trioweb.config import (
+    Heartbeat,
+    Limits,
+    LinkLimits,
+    Overflow,
+    Policy,
+    Retention,
+    Timeouts,
+)
 
-OPTIONS = [Limits, Timeouts, Heartbeat, LinkLimits]
+OPTIONS = [Limits, Timeouts, Heartbeat, LinkLimits, Retention]
 FIELDS = [(kind, field.name) for kind in OPTIONS for field in dataclasses.fields(kind)]
 
 

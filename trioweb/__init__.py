@@ -2,12 +2,12 @@
 
 The layers, each importing only from those above it, and each file only from files above it:
 
-0. vocabulary: `types`, `errors`, `config`, `abc`
+0. vocabulary: `types`, `positions`, `errors`, `config`, `abc`
 1. `protocol`: RFC 6455 without I/O, over wsproto and h11
 2. one connection: `nursery`, `parking`, `transport`, `host`, `lanes`, `attendant`, `outbox`,
    `inbox`, `reading`, `heartbeat`, `pings`, `lifecycle`, `streaming`, `connection`, `broadcast`
-3. two ends: `auth`, `guard`, `routing`, `pages`, `forwarded`, `listening`, `serving`, `server`,
-   `addresses`, `dialing`, `client`, `retrying`, `states`, `reconnect`
+3. two ends: `auth`, `guard`, `routing`, `pages`, `forwarded`, `listening`, `options`, `serving`,
+   `server`, `addresses`, `dialing`, `client`, `retrying`, `states`, `reconnect`
 """
 
 from .addresses import Proxy
@@ -22,10 +22,12 @@ from .config import (
     LinkLimits,
     Overflow,
     Policy,
+    Retention,
     Timeouts,
 )
 from .connection import Statistics, WebSocket
 from .errors import (
+    BrokerFailed,
     ConnectFailed,
     ConnectionBroken,
     ConnectionClosedByUs,
@@ -35,19 +37,23 @@ from .errors import (
     HandshakeInvalid,
     HandshakeRejected,
     HandshakeTimeout,
+    InvalidMessage,
     ProtocolError,
     ProxyError,
     Refused,
+    StoreFailed,
     TriowebError,
 )
 from .forwarded import TrustedProxies
 from .listening import open_listeners, open_unix_listener
+from .options import ServerOptions
 from .pages import Site
+from .positions import Position
 from .protocol.framer import framer
 from .reconnect import reconnect
 from .retrying import is_terminal
 from .routing import Router
-from .server import Server, ServerOptions, open_server, serve
+from .server import Server, open_server, serve
 from .states import Phase, States, Status
 from .streaming import MessageReader, MessageWriter
 from .types import Close, CloseCode, Content, Headers, Message, Request, Response, Side, State
@@ -56,6 +62,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Backoff",
+    "BrokerFailed",
     "Close",
     "CloseCode",
     "ConnectFailed",
@@ -73,6 +80,7 @@ __all__ = [
     "HandshakeTimeout",
     "Headers",
     "Heartbeat",
+    "InvalidMessage",
     "Limits",
     "LinkLimits",
     "Message",
@@ -81,12 +89,14 @@ __all__ = [
     "Overflow",
     "Phase",
     "Policy",
+    "Position",
     "ProtocolError",
     "Proxy",
     "ProxyError",
     "Refused",
     "Request",
     "Response",
+    "Retention",
     "Router",
     "Server",
     "ServerOptions",
@@ -96,6 +106,7 @@ __all__ = [
     "States",
     "Statistics",
     "Status",
+    "StoreFailed",
     "Timeouts",
     "TriowebError",
     "TrustedProxies",

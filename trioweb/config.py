@@ -21,6 +21,7 @@ __all__ = [
     "LinkLimits",
     "Overflow",
     "Policy",
+    "Retention",
     "Timeouts",
 ]
 
@@ -248,3 +249,18 @@ class LinkLimits:
         _positive(self, *self.__slots__)
         if math.isinf(self.close):
             raise ValueError("LinkLimits.close must be finite: every ending is bounded")
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How much of a topic's history a store keeps. What is over any of these goes, oldest first."""
+
+    #: Entries. More than a client misses while its user walks through a tunnel.
+    max_entries: int = 1000
+    #: Bytes of data. An entry that is larger alone is not kept.
+    max_bytes: int = 2**20
+    #: Seconds. ``math.inf`` keeps entries until others take their place.
+    max_age: float = 300
+
+    def __post_init__(self) -> None:
+        _positive(self, *self.__slots__)

@@ -184,7 +184,7 @@ class Lifecycle:
             due = self.reading.last_heard + self._heartbeat.interval
             self._watch = self._attendant.watch(self, due)
 
-    def silent_from(self) -> float | None:
+    def next_due(self) -> float | None:
         """Return when the peer will have been silent too long; if it is, start the heartbeat."""
         assert self._heartbeat is not None
         due = self.reading.last_heard + self._heartbeat.interval
