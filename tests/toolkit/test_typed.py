@@ -46,7 +46,7 @@ async def both_on_a_network():
 
 
 @pytest.fixture(params=[both_in_memory, both_on_a_network], ids=["memory", "websocket"])
-async def ends(request, autojump_clock):
+async def ends(request):
     """Two ends of one channel: the peer's, by hand, and ours."""
     with guard():
         async with request.param() as both:
@@ -54,7 +54,7 @@ async def ends(request, autojump_clock):
 
 
 @pytest.mark.parametrize("codec", [CODEC, MsgPack(Move | Say)], ids=["json", "msgpack"])
-async def test_values_go_both_ways(ends, codec):
+async def test_values_go_both_ways(autojump_clock, ends, codec):
     here, there = (TypedChannel(one, codec) for one in ends)
     await here.send(Move(3))
     await here.send(Say("ä"))
@@ -67,7 +67,7 @@ async def test_values_go_both_ways(ends, codec):
         await there.receive()
 
 
-async def test_what_the_codec_cannot_express_is_not_sent(ends):
+async def test_what_the_codec_cannot_express_is_not_sent(autojump_clock, ends):
     typed = TypedChannel(ends[1], CODEC)
     with pytest.raises(TypeError, match="unsupported"):
         await typed.send(object())
@@ -85,7 +85,9 @@ async def test_what_the_codec_cannot_express_is_not_sent(ends):
         (b"\x80", "invalid", "$"),
     ],
 )
-async def test_an_invalid_message_is_answered_with_its_path_and_skipped(ends, message, code, path):
+async def test_an_invalid_message_is_answered_with_its_path_and_skipped(
+    autojump_clock, ends, message, code, path
+):
     peer, typed = ends[0], TypedChannel(ends[1], CODEC)
     await peer.send(message)
     await peer.send('{"type":"say","text":"good"}')
@@ -96,7 +98,7 @@ async def test_an_invalid_message_is_answered_with_its_path_and_skipped(ends, me
     assert typed.statistics().invalid == 1
 
 
-async def test_it_is_so_in_a_loop_too(ends):
+async def test_it_is_so_in_a_loop_too(autojump_clock, ends):
     peer, typed = ends[0], TypedChannel(ends[1], CODEC)
     for number in range(200):
         await peer.send(f'{{"type":"move","x":{number}}}' if number % 50 else "bad")
@@ -105,7 +107,7 @@ async def test_it_is_so_in_a_loop_too(ends):
     assert typed.statistics().invalid == 4
 
 
-async def test_the_answer_may_be_another_or_none(ends):
+async def test_the_answer_may_be_another_or_none(autojump_clock, ends):
     peer, ours = ends
     typed = TypedChannel(ours, CODEC, answer=lambda invalid: {"no": invalid.path})
     silent = TypedChannel(ours, CODEC, answer=lambda _: None)
@@ -117,7 +119,9 @@ async def test_the_answer_may_be_another_or_none(ends):
     assert [await peer.receive(), await peer.receive()] == ['{"no":"$"}', "last"]
 
 
-async def test_two_ends_that_do_not_understand_each_other_do_not_answer_answers(ends):
+async def test_two_ends_that_do_not_understand_each_other_do_not_answer_answers(
+    autojump_clock, ends
+):
     here = TypedChannel(ends[0], Json(Say))
     there = TypedChannel(ends[1], Json(Move))
     async with trio.open_nursery() as nursery:
@@ -130,7 +134,7 @@ async def test_two_ends_that_do_not_understand_each_other_do_not_answer_answers(
         nursery.cancel_scope.cancel()
 
 
-async def test_a_type_with_errors_in_it_receives_them(ends):
+async def test_a_type_with_errors_in_it_receives_them(autojump_clock, ends):
     here = TypedChannel(ends[0], Json(Say | Error))
     there = TypedChannel(ends[1], Json(Move))
     await here.send(Say("?"))
@@ -141,7 +145,7 @@ async def test_a_type_with_errors_in_it_receives_them(ends):
     assert (answer.code, answer.path) == ("unknown-type", "$.type")
 
 
-async def test_too_many_end_the_connection(ends):
+async def test_too_many_end_the_connection(autojump_clock, ends):
     peer, typed = ends[0], TypedChannel(ends[1], CODEC, tolerance=Tolerance(2, 60))
     for _ in range(3):
         await peer.send("bad")
@@ -181,7 +185,7 @@ async def test_a_handler_whose_peer_sends_too_many_has_ended_normally(caplog, au
     assert "the handler failed" not in caplog.text
 
 
-async def test_few_at_a_time_may_go_on_for_ever(ends):
+async def test_few_at_a_time_may_go_on_for_ever(autojump_clock, ends):
     peer, typed = ends[0], TypedChannel(ends[1], CODEC, tolerance=Tolerance(2, 10))
     for _ in range(20):
         await peer.send("bad")
@@ -214,7 +218,7 @@ async def test_a_slow_peer_is_waited_for_with_an_answer_and_a_cancelled_receive_
     assert await peer.receive() == "fills it"
 
 
-async def test_what_is_wrong_is_logged_in_one_line(caplog, ends):
+async def test_what_is_wrong_is_logged_in_one_line(autojump_clock, caplog, ends):
     caplog.set_level(logging.INFO, "trioweb.toolkit")
     peer, typed = ends[0], TypedChannel(ends[1], CODEC)
     await peer.send('{"type":"a\\nb\u2028"}')
@@ -229,7 +233,7 @@ class Pieces(FormCodec):
     """A codec of somebody else's, with plain errors."""
 
 
-async def test_any_codec_will_do(ends):
+async def test_any_codec_will_do(autojump_clock, ends):
     peer = ends[0]
     typed = TypedChannel(ends[1], Pieces(), answer=lambda invalid: {"error": invalid.message})
     await peer.send("a")
