@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import trio
@@ -13,7 +14,7 @@ from trioweb import Position, Retention
 from trioweb.stores.memory import MemoryStore
 from trioweb.toolkit.resume import InOrder, Recovery, browse, recover
 
-BOUNDS = {"limit": 1000, "max_bytes": 2**20}
+BOUNDS: Any = {"limit": 1000, "max_bytes": 2**20}
 
 
 async def filled(count, *, keep=1000, size=10, age=math.inf):
