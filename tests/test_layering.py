@@ -61,6 +61,7 @@ LAYERS: dict[str, list[str]] = {
     "3 two ends": [
         "auth",
         "guard",
+        "patterns",
         "routing",
         "pages",
         "forwarded",

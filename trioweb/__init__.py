@@ -6,8 +6,8 @@ The layers, each importing only from those above it, and each file only from fil
 1. `protocol`: RFC 6455 without I/O, over wsproto and h11
 2. one connection: `nursery`, `parking`, `transport`, `host`, `lanes`, `attendant`, `outbox`,
    `inbox`, `reading`, `heartbeat`, `pings`, `lifecycle`, `streaming`, `connection`, `broadcast`
-3. two ends: `auth`, `guard`, `routing`, `pages`, `forwarded`, `listening`, `options`, `serving`,
-   `server`, `addresses`, `dialing`, `client`, `retrying`, `states`, `reconnect`
+3. two ends: `auth`, `guard`, `patterns`, `routing`, `pages`, `forwarded`, `listening`, `options`,
+   `serving`, `server`, `addresses`, `dialing`, `client`, `retrying`, `states`, `reconnect`
 """
 
 from .addresses import Proxy
