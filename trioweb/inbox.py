@@ -16,6 +16,7 @@ import trio
 from .config import Limits
 from .lanes import InLane, current_turns
 from .outbox import Outbox
+from .parking import Parking
 from .protocol.machine import Failed, Machine, Pause, PeerClosed, Piece, Ping, Pong
 from .types import Message
 
@@ -74,8 +75,8 @@ class Inbox(InLane):
         self._outbox = outbox
         self._limits = limits
         self._owner = owner
-        self._changed = trio.lowlevel.ParkingLot()
-        self._heard = trio.lowlevel.ParkingLot()
+        self._changed = Parking()
+        self._heard = Parking()
         self._parked = self._listeners = 0
         #: How much to read next.
         self.read_size = min(_READ, limits.read)

@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import aclosing
-from dataclasses import dataclass
-from ssl import SSLContext
 from typing import Any, NamedTuple
 
 import trio
 
-from .abc import Observer
 from .attendant import Attendant
-from .auth import Authenticate, FirstMessage, check_handshake
-from .config import Deflate, Heartbeat, Limits, Timeouts
+from .auth import FirstMessage, check_handshake
 from .connection import WebSocket, lifecycle_of
-from .forwarded import ForwardedError, TrustedProxies
+from .forwarded import ForwardedError
 from .guard import is_allowed_origin
 from .host import current_host
 from .lifecycle import Lifecycle
 from .listening import enter, name_of
-from .pages import OnRequest
+from .options import Options
 from .protocol.deflate import Agreement, answer
 from .protocol.handshake import BadRequest, ServerHandshake
 from .protocol.machine import Compression
 from .protocol.proxy import Address, ProxyHeaderError
-from .routing import Handler, Router
+from .routing import Router
 from .transport import (
     NonblockingTransport,
     SocketTransport,
@@ -39,33 +35,9 @@ from .transport import (
 )
 from .types import Close, CloseCode, Content, Request, Response, Side
 
-__all__ = ["Options", "handshake", "run_handler"]
+__all__ = ["handshake", "run_handler"]
 
 logger = logging.getLogger("trioweb.server")
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What `serve` was told."""
-
-    handler: Handler
-    ssl_context: SSLContext | None
-    subprotocols: Sequence[str] | Callable[[Sequence[str]], str | None]
-    origins: Sequence[str] | None
-    authenticate: Authenticate
-    on_request: OnRequest | None
-    proxies: TrustedProxies | None
-    max_connections: int
-    limits: Limits
-    timeouts: Timeouts
-    heartbeat: Heartbeat | None
-    deflate: Deflate | None
-    observers: Sequence[Observer]
-
-    @property
-    def bare(self) -> bool:
-        """Whether HTTP begins on the socket itself: no TLS is ours, no PROXY header is due."""
-        return self.ssl_context is None and not (self.proxies and self.proxies.proxy_protocol)
 
 
 async def handshake(
@@ -343,7 +315,7 @@ class _Exchange:
 
     async def _read(self) -> bytes:
         """Read; without waiting if the bytes are there, as those of a request usually are."""
-        most = self._options.limits.read
+        most = min(self._options.limits.read, 2**14)  # memory for more is dear
         data = None if self._nonblocking is None else self._nonblocking.read_nowait(most)
         return await self._transport.read(most) if data is None else data
 
