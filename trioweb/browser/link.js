@@ -8,7 +8,7 @@ export class Link {
   #timer = null;
   #openedAt = null;
   #heardAt = 0;
-  #probe = null; // {at, buffered, due}
+  #probe = null; // {buffered, due} while we wait for an answer
   #over = false;
 
   // `options` are {connectTimeout, heartbeat: {interval, timeout} or null}, in ms, and what to call:
@@ -19,7 +19,7 @@ export class Link {
     ws.binaryType = "arraybuffer";
     ws.onopen = () => this.#opened();
     ws.onmessage = ({ data }) => {
-      this.#heardAt = performance.now();
+      this.#hear();
       options.onMessage(data);
     };
     ws.onclose = ({ code, reason }) => this.#end(code, reason);
@@ -61,6 +61,15 @@ export class Link {
     this.#options.onOpen();
   }
 
+  // Any message will do.
+  #hear() {
+    this.#heardAt = performance.now();
+    if (!this.#probe) return;
+    this.#probe = null;
+    clearTimeout(this.#timer);
+    this.#waitForSilence();
+  }
+
   #waitForSilence() {
     if (!this.#options.heartbeat) return;
     const { interval } = this.#options.heartbeat;
@@ -73,18 +82,16 @@ export class Link {
 
   #ask() {
     clearTimeout(this.#timer);
-    const at = performance.now();
     this.#options.onProbe();
     const { timeout } = this.#options.heartbeat;
-    this.#probe = { at, buffered: this.buffered, due: at + timeout };
+    this.#probe = { buffered: this.buffered, due: performance.now() + timeout };
     this.#timer = setTimeout(() => this.#judge(), timeout);
   }
 
   #judge() {
-    const { at, buffered, due } = this.#probe;
+    const { buffered, due } = this.#probe;
     const { timeout } = this.#options.heartbeat;
     this.#probe = null;
-    if (this.#heardAt > at) return this.#waitForSilence();
     // What is still leaving is a slow link, not a dead one; and who slept has not listened.
     if (this.buffered < buffered || performance.now() > due + timeout) return this.#ask();
     this.#giveUp("no answer to a ping");

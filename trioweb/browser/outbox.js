@@ -56,7 +56,7 @@ export class Outbox {
     const entry = { link, size, write };
     if (this.#isClear()) return this.#send(entry);
     if (this.#answers.items >= this.#limits.items || this.#answers.bytes >= this.#limits.bytes) {
-      return link.close(4008, "slow consumer");
+      return link.close(4013, "slow consumer");
     }
     this.#add(entry);
   }

@@ -47,11 +47,23 @@ const FIELDS = {
 export const FORMATS = {
   json: {
     name: "json",
-    value: (value) => JSON.stringify(value) ?? "null",
+    value: (value) => JSON.stringify(value, binary) ?? "null",
     map: (entries) => `{${entries.map(([key, text]) => `"${key}":${text}`).join(",")}}`,
   },
   msgpack: { name: "msgpack", value: encode, map: encodeMap },
 };
+
+// JSON has no bytes: they become base64, as on the Python side.
+function binary(key, value) {
+  if (value instanceof ArrayBuffer) return base64(new Uint8Array(value));
+  return ArrayBuffer.isView(value) ? base64(new Uint8Array(value.buffer, value.byteOffset, value.byteLength)) : value;
+}
+
+function base64(data) {
+  let text = "";
+  for (const byte of data) text += String.fromCharCode(byte);
+  return btoa(text);
+}
 
 // A value that is written already: what waits in a queue is a copy, whose size is known.
 export class Written {
