@@ -2,7 +2,7 @@
 // peer by a `cancel`. When the link breaks a call fails at once, unless it may be repeated: then it goes out again,
 // with the same key, so that the peer runs it once.
 
-import { CallError, CallTimeout, Disconnected, Malformed, QueueFull } from "./errors.js";
+import { CallError, CallTimeout, CallLost, Malformed, QueueFull } from "./errors.js";
 import { Written, write } from "./wire.js";
 
 // Bytes of a message beside its params, for the bound of the queue.
@@ -64,7 +64,7 @@ export class Calls {
     const kept = [];
     for (const call of this.#sent.values()) {
       if (call.repeats) kept.push(call);
-      else call.fail(new Disconnected());
+      else call.fail(new CallLost());
     }
     this.#sent.clear();
     this.#outbox.putBack(kept);

@@ -4,7 +4,7 @@
 // the server; once there is room it is fetched from the topic's history. Only what the history no longer has is a gap.
 
 import { Backoff } from "./backoff.js";
-import { CallError, Disconnected, SessionClosed, Unsubscribed } from "./errors.js";
+import { CallError, CallLost, SessionClosed, Unsubscribed } from "./errors.js";
 import { Feed } from "./feed.js";
 
 // Refusals that another attempt may not meet.
@@ -93,8 +93,9 @@ export class Subscription extends EventTarget {
     this.#isBehind = this.#isFetching = false;
     clearTimeout(this.#timer);
     const params = { topic: this.topic };
-    if (this.#position) Object.assign(params, { position: this.#position, recover: this.#recover });
-    if (this.#position && this.#recover === "all") params.limit = Math.max(this.#feed.room, 1);
+    if (this.#position) params.position = this.#position;
+    if (this.#recover === "latest") params.recover = "latest";
+    else if (this.#position) params.limit = Math.max(this.#feed.room, 1);
     try {
       const answer = await this.#host.call("subscribe", params, link);
       if (this.isOver) return;
@@ -157,13 +158,12 @@ export class Subscription extends EventTarget {
     const before = this.#position;
     this.recovered = recovered;
     this.#newest = position?.offset ?? 0;
-    if (!before || !position) {
+    if (position && this.#recover === "latest") {
+      this.#position = position;
+      for (const { offset, data } of events) this.#latest(offset, data, sizeOf(data));
+    } else if (!before || !position) {
       this.#position = position;
       if (before) this.#lose(null);
-    } else if (this.#recover === "latest") {
-      this.#position = { epoch: position.epoch, offset: before.epoch === position.epoch ? before.offset : 0 };
-      for (const { offset, data } of events) this.#latest(offset, data, sizeOf(data));
-      this.#position = position;
     } else if (recovered) {
       this.#take(events);
     } else if (before.epoch === position.epoch && before.offset < position.offset) {
@@ -178,7 +178,7 @@ export class Subscription extends EventTarget {
   }
 
   #refused(link, error) {
-    if (this.isOver || error instanceof Disconnected || error instanceof SessionClosed) return;
+    if (this.isOver || error instanceof CallLost || error instanceof SessionClosed) return;
     const isPassing = error instanceof CallError && PASSING.has(error.code);
     if (!isPassing) {
       const code = error instanceof CallError ? error.code : "invalid";

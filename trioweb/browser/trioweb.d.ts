@@ -282,7 +282,7 @@ export class CallTimeout extends CallError {
 }
 
 /** The link broke while the call was under way: nobody knows whether it was run. */
-export class Disconnected extends TriowebError {
+export class CallLost extends TriowebError {
   constructor(message?: string);
 }
 

@@ -6,7 +6,7 @@ export { Subscription } from "./subscription.js";
 export {
   CallError,
   CallTimeout,
-  Disconnected,
+  CallLost,
   Malformed,
   MsgpackError,
   QueueFull,

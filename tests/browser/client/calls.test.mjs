@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, test } from "node:test";
 
-import { CallError, CallTimeout, Disconnected, QueueFull } from "../../../trioweb/browser/trioweb.js";
+import { CallError, CallTimeout, CallLost, QueueFull } from "../../../trioweb/browser/trioweb.js";
 import { Clock, FakeSocket, again, begin, isPending, settle } from "./kit.mjs";
 
 let clock;
@@ -96,7 +96,7 @@ test("a call that is given up in the queue never leaves it", async () => {
 
 test("a broken link fails what is under way at once", async () => {
   const { session, socket } = await begin();
-  const rejection = assert.rejects(session.call("slow"), Disconnected);
+  const rejection = assert.rejects(session.call("slow"), CallLost);
   await socket.end();
   await rejection;
   const next = await again(clock);
@@ -195,7 +195,7 @@ test("a stream ends with its signal, its time and its link", async () => {
   const controller = new AbortController();
   const aborted = assert.rejects(session.stream("a", null, { signal: controller.signal }).next(), { name: "AbortError" });
   const late = assert.rejects(session.stream("b", null, { timeout: 100 }).next(), CallTimeout);
-  const broken = assert.rejects(session.stream("c").next(), Disconnected);
+  const broken = assert.rejects(session.stream("c").next(), CallLost);
   await settle();
   controller.abort();
   await clock.advance(100);

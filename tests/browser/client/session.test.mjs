@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, test } from "node:test";
 
-import { Disconnected, QueueFull, Session, SessionClosed, isTerminal } from "../../../trioweb/browser/trioweb.js";
+import { CallLost, QueueFull, Session, SessionClosed, isTerminal } from "../../../trioweb/browser/trioweb.js";
 import { Clock, FakeSocket, again, begin, latest, settle } from "./kit.mjs";
 
 let clock;
@@ -59,7 +59,7 @@ test("a connection that stayed open for a while makes the next wait short again"
 test("a terminal code ends the session, and all that waits for it", async () => {
   const { session, socket } = await begin();
   const rejections = [
-    assert.rejects(session.call("slow"), Disconnected),
+    assert.rejects(session.call("slow"), CallLost),
     assert.rejects(session.call("slow", null, { repeat: true }), SessionClosed),
     assert.rejects(session.subscribe("news").next(), SessionClosed),
   ];
