@@ -32,6 +32,9 @@ autodoc_preserve_defaults = True
 python_maximum_signature_line_length = 80
 python_use_unqualified_type_names = True
 
+# Two classes of one name, a link of the virtual network and one of the toolkit: that is no mistake.
+suppress_warnings = ["ref.python"]
+
 nitpick_ignore_regex = [
     # Other projects, and the inside of this one, are plain text: there are no pages to link to.
     (

@@ -82,6 +82,7 @@ LAYERS: dict[str, list[str]] = {
         "toolkit.messages",
         "toolkit.batching",
         "toolkit.backlog",
+        "toolkit.outgoing",
         "toolkit.attach",
         "toolkit.parcel",
         "toolkit.wire",

@@ -41,6 +41,7 @@ from .errors import (
     ProtocolError,
     ProxyError,
     Refused,
+    RoomFull,
     StoreFailed,
     TriowebError,
 )
@@ -97,6 +98,7 @@ __all__ = [
     "Request",
     "Response",
     "Retention",
+    "RoomFull",
     "Router",
     "Server",
     "ServerOptions",

@@ -17,6 +17,7 @@
     |-- StoreFailed                 a store could not do its work; the cause is chained
     |-- BrokerFailed                a broker did not take a message; the cause is chained
     |-- InvalidMessage              also ValueError: .path, .message, .code: not what its type says
+    |-- RoomFull                    .room, .limit: a room has as many members as it may
     `-- Refused                     raised by *your* check: .status, .reason
 
 Whoever writes for any `trio.abc.Channel` catches Trio's three; whoever wants the close code
@@ -45,6 +46,7 @@ __all__ = [
     "ProtocolError",
     "ProxyError",
     "Refused",
+    "RoomFull",
     "StoreFailed",
     "TriowebError",
 ]
@@ -159,6 +161,15 @@ class InvalidMessage(TriowebError, ValueError):
         self.message = message
         self.path = path
         self.code = code
+
+
+class RoomFull(TriowebError):
+    """A room of the toolkit has ``limit`` members, and takes no more."""
+
+    def __init__(self, room: str, limit: int) -> None:
+        super().__init__(f"the room {room!r:.80} is full: {limit} members")
+        self.room = room
+        self.limit = limit
 
 
 class Refused(TriowebError):
