@@ -5,17 +5,21 @@ The layers, each importing only from those above it, and each file only from fil
 0. vocabulary: `types`, `errors`, `config`, `abc`
 1. `protocol`: RFC 6455 without I/O, over wsproto and h11
 2. one connection: `nursery`, `parking`, `transport`, `host`, `lanes`, `attendant`, `outbox`,
-   `inbox`, `reading`, `heartbeat`, `pings`, `lifecycle`, `streaming`, `connection`, `broadcast`
-3. two ends: `auth`, `guard`, `routing`, `pages`, `forwarded`, `listening`, `options`, `serving`,
-   `server`, `addresses`, `dialing`, `client`, `retrying`, `states`, `reconnect`
+   `inbox`, `reading`, `heartbeat`, `pings`, `lifecycle`, `expiry`, `streaming`, `connection`,
+   `broadcast`
+3. two ends: `credentials`, `checks`, `ways`, `auth`, `principals`, `guard`, `routing`, `pages`,
+   `forwarded`, `listening`, `options`, `serving`, `server`, `addresses`, `dialing`, `client`,
+   `retrying`, `states`, `reconnect`
 """
 
 from .addresses import Proxy
-from .auth import FirstMessage
+from .auth import AnyOf, FirstMessage, MessageToken
 from .broadcast import Delivery, broadcast
+from .checks import Passwords, Tokens, same_secret
 from .client import connect
 from .config import Backoff, Deflate, Heartbeat, Limits, Overflow, Timeouts
 from .connection import Statistics, WebSocket
+from .credentials import Login, as_subprotocol
 from .errors import (
     ConnectFailed,
     ConnectionBroken,
@@ -26,11 +30,13 @@ from .errors import (
     HandshakeInvalid,
     HandshakeRejected,
     HandshakeTimeout,
+    NoCredentials,
     ProtocolError,
     ProxyError,
     Refused,
     TriowebError,
 )
+from .expiry import Credential
 from .forwarded import TrustedProxies
 from .listening import open_listeners, open_unix_listener
 from .options import ServerOptions
@@ -43,11 +49,15 @@ from .server import Server, open_server, serve
 from .states import Phase, States, Status
 from .streaming import MessageReader, MessageWriter
 from .types import Close, CloseCode, Content, Headers, Message, Request, Response, Side, State
+from .ways import Basic, Bearer, CookieToken, QueryToken, SubprotocolToken
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AnyOf",
     "Backoff",
+    "Basic",
+    "Bearer",
     "Close",
     "CloseCode",
     "ConnectFailed",
@@ -55,6 +65,8 @@ __all__ = [
     "ConnectionClosedByUs",
     "ConnectionEnded",
     "Content",
+    "CookieToken",
+    "Credential",
     "Deflate",
     "Delivery",
     "EndOfChannel",
@@ -66,14 +78,19 @@ __all__ = [
     "Headers",
     "Heartbeat",
     "Limits",
+    "Login",
     "Message",
     "MessageReader",
+    "MessageToken",
     "MessageWriter",
+    "NoCredentials",
     "Overflow",
+    "Passwords",
     "Phase",
     "ProtocolError",
     "Proxy",
     "ProxyError",
+    "QueryToken",
     "Refused",
     "Request",
     "Response",
@@ -86,10 +103,13 @@ __all__ = [
     "States",
     "Statistics",
     "Status",
+    "SubprotocolToken",
     "Timeouts",
+    "Tokens",
     "TriowebError",
     "TrustedProxies",
     "WebSocket",
+    "as_subprotocol",
     "broadcast",
     "connect",
     "framer",
@@ -98,5 +118,6 @@ __all__ = [
     "open_server",
     "open_unix_listener",
     "reconnect",
+    "same_secret",
     "serve",
 ]

@@ -15,6 +15,7 @@
     |   `-- ProxyError              .response: the proxy does not lead there
     |-- ProtocolError               .code, .reason: the peer broke the protocol
     `-- Refused                     raised by *your* check: .status, .reason
+        `-- NoCredentials           there was nothing to check
 
 Whoever writes for any `trio.abc.Channel` catches Trio's three; whoever wants the close code
 catches `ConnectionEnded`. A message of the wrong type is a plain `TypeError`, a close code that
@@ -37,6 +38,7 @@ __all__ = [
     "HandshakeInvalid",
     "HandshakeRejected",
     "HandshakeTimeout",
+    "NoCredentials",
     "ProtocolError",
     "ProxyError",
     "Refused",
@@ -147,3 +149,7 @@ class Refused(TriowebError):
         self.reason = reason
         self.status = status
         self.headers = headers or Headers()
+
+
+class NoCredentials(Refused):
+    """Nothing was there to check, so that `AnyOf` goes on to the next way, a first message too."""
