@@ -34,6 +34,7 @@ PREFIX = "token."
 
 # Wider than RFC 6750, 2.1, for many tokens have colons or bars in them; no space and no comma.
 _BEARER = re.compile(r"[!-+\--~]+")
+_BASE64 = re.compile(r"(?:[+/0-9A-Za-z]{4})*(?:[+/0-9A-Za-z]{2}==|[+/0-9A-Za-z]{3}=)?")
 _BASE64URL = re.compile(r"[-_0-9A-Za-z]+")
 
 
@@ -80,9 +81,11 @@ def basic_login(request: Request) -> Login | None:
     value = _authorization(request, "basic")
     if value is None:
         return None
+    if not _BASE64.fullmatch(value):
+        raise _malformed()
     try:
-        text = base64.b64decode(value, validate=True).decode()
-    except ValueError:  # not base64, or not UTF-8
+        text = base64.b64decode(value).decode()
+    except UnicodeDecodeError:
         raise _malformed() from None
     name, colon, password = text.partition(":")
     if not colon or len(text) > LONGEST or not _is_clean(text):

@@ -158,7 +158,7 @@ class Lifecycle:
             self.connection = None  # what it holds goes with it, not with the next collection
             await self._own.__aexit__(None, None, None)
 
-    def start(self, job: str, run: Callable[[], Awaitable[None]] | None = None) -> None:
+    def start(self, task: str, run: Callable[[], Awaitable[None]] | None = None) -> None:
         """Start a background task, named for the connection: one of its own, or ``run``."""
         assert self._nursery is not None
         own = {
@@ -167,7 +167,8 @@ class Lifecycle:
             "heartbeat": self._beat,
             "closer": self._go_down,
         }
-        self._nursery.start_soon(self._run, job, run or own[job], name=f"websocket {self.id} {job}")
+        name = f"websocket {self.id} {task}"
+        self._nursery.start_soon(self._run, task, run or own[task], name=name)
 
     async def _run(self, task: str, run: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -212,8 +213,7 @@ class Lifecycle:
     def is_own_end(self, error: BaseException) -> bool:
         """Tell whether an exception is nothing but the end of this connection, or several."""
         if isinstance(error, ExceptionGroup):
-            parts = cast("ExceptionGroup[Exception]", error).exceptions
-            return all(map(self.is_own_end, parts))
+            return all(map(self.is_own_end, cast("ExceptionGroup[Exception]", error).exceptions))
         return isinstance(error, ConnectionEnded) and error.close is self.closed
 
     def peer_ended(self, event: PeerClosed | Failed) -> None:
