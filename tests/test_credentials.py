@@ -63,8 +63,10 @@ def test_a_bearer_token(value: str, token: str | None) -> None:
 
 def test_without_its_header_there_is_nothing() -> None:
     bare = request(target="/?other=1")
-    assert bearer_token(bare) is basic_login(bare) is None
-    assert query_token(bare, "token") is cookie_token(bare, "session") is None
+    assert bearer_token(bare) is None
+    assert basic_login(bare) is None
+    assert query_token(bare, "token") is None
+    assert cookie_token(bare, "session") is None
     assert subprotocol_token(bare) is None
 
 

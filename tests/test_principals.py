@@ -199,9 +199,8 @@ class _Connection:
 
 
 def test_nothing_is_kept_before_somebody_asks() -> None:
-    live: dict[Any, None] = {_Connection(1): None}
-    index = Principals(live)
-    for ws in live:
-        index.add(ws)
+    ws: Any = _Connection(1)
+    index = Principals({ws: None})
+    index.add(ws)
     assert index._index is None
     assert index._keys == {}

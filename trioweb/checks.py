@@ -13,7 +13,7 @@ from .credentials import Login
 
 __all__ = ["Passwords", "Tokens", "same_secret"]
 
-Principal = TypeVar("Principal")
+_Principal = TypeVar("_Principal")
 
 
 def same_secret(one: str | bytes, other: str | bytes) -> bool:
@@ -25,18 +25,18 @@ def same_secret(one: str | bytes, other: str | bytes) -> bool:
     return hmac.compare_digest(_digest(key, one), _digest(key, other))
 
 
-class Tokens(Generic[Principal]):
+class Tokens(Generic[_Principal]):
     """A check of tokens that are known beforehand: ``Bearer(Tokens({"s3cret": "ann"}))``.
 
     It takes as long for a wrong token as for one that is almost right: tokens are looked up by a
     keyed digest, which nobody outside can steer. The tokens themselves are not kept.
     """
 
-    def __init__(self, principals: Mapping[str, Principal]) -> None:
+    def __init__(self, principals: Mapping[str, _Principal]) -> None:
         self._key = secrets.token_bytes(32)
         self._principals = {_digest(self._key, one): who for one, who in principals.items()}
 
-    async def __call__(self, token: str) -> Principal | None:
+    async def __call__(self, token: str) -> _Principal | None:
         """Return whose token it is, or None."""
         await trio.lowlevel.checkpoint()
         return self._principals.get(_digest(self._key, token))

@@ -25,7 +25,6 @@ __all__ = [
     "Basic",
     "Bearer",
     "CookieToken",
-    "Credentials",
     "QueryToken",
     "SubprotocolToken",
     "Way",
@@ -33,10 +32,10 @@ __all__ = [
 ]
 
 #: What a way finds: a token, or a `Login`.
-Credentials = TypeVar("Credentials")
+_Credentials = TypeVar("_Credentials")
 
 
-class Way(ABC, Generic[Credentials]):
+class Way(ABC, Generic[_Credentials]):
     """A way for credentials to come with the handshake; itself a check of the request.
 
     ``await check(credentials)`` returns the principal or a `Credential`; None is nobody, and is
@@ -52,11 +51,11 @@ class Way(ABC, Generic[Credentials]):
     #: How a subprotocol begins that is none, but holds a token; None: none does.
     prefix: str | None = None
 
-    def __init__(self, check: Callable[[Credentials], Awaitable[Any]]) -> None:
+    def __init__(self, check: Callable[[_Credentials], Awaitable[Any]]) -> None:
         self._check = check
 
     @abstractmethod
-    def find(self, request: Request) -> Credentials | None:
+    def find(self, request: Request) -> _Credentials | None:
         """Return the credentials, or None if there are none; raises `Refused` if malformed."""
 
     async def __call__(self, request: Request) -> Any:
