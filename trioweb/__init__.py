@@ -2,7 +2,7 @@
 
 The layers, each importing only from those above it, and each file only from files above it:
 
-0. vocabulary: `types`, `errors`, `config`, `abc`
+0. vocabulary: `types`, `positions`, `errors`, `config`, `abc`
 1. `protocol`: RFC 6455 without I/O, over wsproto and h11
 2. one connection: `nursery`, `parking`, `transport`, `host`, `lanes`, `attendant`, `outbox`,
    `inbox`, `reading`, `heartbeat`, `pings`, `lifecycle`, `expiry`, `streaming`, `connection`,
@@ -17,10 +17,21 @@ from .auth import AnyOf, FirstMessage, MessageToken
 from .broadcast import Delivery, broadcast
 from .checks import Passwords, Tokens, same_secret
 from .client import connect
-from .config import Backoff, Deflate, Heartbeat, Limits, Overflow, Timeouts
+from .config import (
+    Backoff,
+    Deflate,
+    Heartbeat,
+    Limits,
+    LinkLimits,
+    Overflow,
+    Policy,
+    Retention,
+    Timeouts,
+)
 from .connection import Statistics, WebSocket
 from .credentials import Login, as_subprotocol
 from .errors import (
+    BrokerFailed,
     ConnectFailed,
     ConnectionBroken,
     ConnectionClosedByUs,
@@ -30,10 +41,12 @@ from .errors import (
     HandshakeInvalid,
     HandshakeRejected,
     HandshakeTimeout,
+    InvalidMessage,
     NoCredentials,
     ProtocolError,
     ProxyError,
     Refused,
+    StoreFailed,
     TriowebError,
 )
 from .expiry import Credential
@@ -41,6 +54,7 @@ from .forwarded import TrustedProxies
 from .listening import open_listeners, open_unix_listener
 from .options import ServerOptions
 from .pages import Site
+from .positions import Position
 from .protocol.framer import framer
 from .reconnect import reconnect
 from .retrying import is_terminal
@@ -58,6 +72,7 @@ __all__ = [
     "Backoff",
     "Basic",
     "Bearer",
+    "BrokerFailed",
     "Close",
     "CloseCode",
     "ConnectFailed",
@@ -77,7 +92,9 @@ __all__ = [
     "HandshakeTimeout",
     "Headers",
     "Heartbeat",
+    "InvalidMessage",
     "Limits",
+    "LinkLimits",
     "Login",
     "Message",
     "MessageReader",
@@ -87,6 +104,8 @@ __all__ = [
     "Overflow",
     "Passwords",
     "Phase",
+    "Policy",
+    "Position",
     "ProtocolError",
     "Proxy",
     "ProxyError",
@@ -94,6 +113,7 @@ __all__ = [
     "Refused",
     "Request",
     "Response",
+    "Retention",
     "Router",
     "Server",
     "ServerOptions",
@@ -103,6 +123,7 @@ __all__ = [
     "States",
     "Statistics",
     "Status",
+    "StoreFailed",
     "SubprotocolToken",
     "Timeouts",
     "Tokens",
