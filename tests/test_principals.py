@@ -172,7 +172,7 @@ def test_the_index_is_what_a_search_would_find(steps: list[tuple[str, int]]) -> 
     made: list[Any] = []
     for what, number in steps:
         if what == "add":
-            ws = _Connection(number % 3)
+            ws: Any = _Connection(number % 3)
             made.append(ws)
             live[ws] = ws.principal
             index.add(ws)
