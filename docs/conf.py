@@ -46,6 +46,7 @@ nitpick_ignore_regex = [
         r"py:.*",
         r"trioweb\.(heartbeat|lifecycle|listening|nursery|outbox|protocol|reading|serving|transport)\b.*",
     ),
+    (r"py:.*", r"trioweb\.options\.Options"),
     # What Sphinx makes of a union with a tuple in it: the type up to its comma.
     (r"py:class", r"tuple\[str"),
     # A name in backticks may be a parameter; where it is more, `_by_short_name` links it.

@@ -19,6 +19,7 @@
     |-- InvalidMessage              also ValueError: .path, .message, .code: not what its type says
     |-- RoomFull                    .room, .limit: a room has as many members as it may
     `-- Refused                     raised by *your* check: .status, .reason
+        `-- NoCredentials           there was nothing to check
 
 Whoever writes for any `trio.abc.Channel` catches Trio's three; whoever wants the close code
 catches `ConnectionEnded`. A message of the wrong type is a plain `TypeError`, a close code that
@@ -43,6 +44,7 @@ __all__ = [
     "HandshakeRejected",
     "HandshakeTimeout",
     "InvalidMessage",
+    "NoCredentials",
     "ProtocolError",
     "ProxyError",
     "Refused",
@@ -187,3 +189,7 @@ class Refused(TriowebError):
         self.reason = reason
         self.status = status
         self.headers = headers or Headers()
+
+
+class NoCredentials(Refused):
+    """Nothing was there to check, so that `AnyOf` goes on to the next way, a first message too."""
