@@ -27,8 +27,10 @@ class Server:
         self.port = free_port()
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "tests.browser.wire_server", str(self.port), self._file]
-        self._process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        command = [sys.executable, "-m", "tests.browser.wire_server", str(self.port)]
+        self._process = subprocess.Popen(
+            [*command, str(self._file)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == "ready\n"
 
