@@ -48,6 +48,7 @@ LAYERS: dict[str, list[str]] = {
         "lanes",
         "attendant",
         "outbox",
+        "buckets",
         "inbox",  # pongs go to the outbox
         "reading",
         "heartbeat",
@@ -65,6 +66,7 @@ LAYERS: dict[str, list[str]] = {
         "forwarded",
         "listening",
         "serving",
+        "handling",
         "server",
         "addresses",
         "dialing",

@@ -4,15 +4,16 @@ The layers, each importing only from those above it, and each file only from fil
 
 0. vocabulary: `types`, `errors`, `config`, `abc`
 1. `protocol`: RFC 6455 without I/O, over wsproto and h11
-2. one connection: `nursery`, `transport`, `host`, `lanes`, `attendant`, `outbox`, `inbox`,
-   `reading`, `heartbeat`, `pings`, `lifecycle`, `streaming`, `connection`, `broadcast`
-3. two ends: `auth`, `guard`, `routing`, `pages`, `forwarded`, `listening`, `serving`, `server`,
-   `addresses`, `dialing`, `client`
+2. one connection: `nursery`, `transport`, `host`, `lanes`, `attendant`, `outbox`, `buckets`,
+   `inbox`, `reading`, `heartbeat`, `pings`, `lifecycle`, `streaming`, `connection`, `broadcast`
+3. two ends: `auth`, `guard`, `routing`, `pages`, `forwarded`, `listening`, `serving`,
+   `handling`, `server`, `addresses`, `dialing`, `client`
 """
 
 from .addresses import Proxy
 from .auth import FirstMessage
 from .broadcast import Delivery, broadcast
+from .buckets import Excess, Rate, RateLimit, TokenBucket
 from .client import connect
 from .config import Deflate, Heartbeat, Limits, Overflow, Timeouts
 from .connection import Statistics, WebSocket
@@ -32,6 +33,7 @@ from .errors import (
     TriowebError,
 )
 from .forwarded import TrustedProxies
+from .guard import Guard, ServerStatistics
 from .listening import open_listeners, open_unix_listener
 from .pages import Site
 from .protocol.framer import framer
@@ -53,7 +55,9 @@ __all__ = [
     "Deflate",
     "Delivery",
     "EndOfChannel",
+    "Excess",
     "FirstMessage",
+    "Guard",
     "HandshakeError",
     "HandshakeInvalid",
     "HandshakeRejected",
@@ -68,17 +72,21 @@ __all__ = [
     "ProtocolError",
     "Proxy",
     "ProxyError",
+    "Rate",
+    "RateLimit",
     "Refused",
     "Request",
     "Response",
     "Router",
     "Server",
     "ServerOptions",
+    "ServerStatistics",
     "Side",
     "Site",
     "State",
     "Statistics",
     "Timeouts",
+    "TokenBucket",
     "TriowebError",
     "TrustedProxies",
     "WebSocket",

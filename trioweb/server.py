@@ -19,14 +19,16 @@ from .auth import Authenticate
 from .config import Deflate, Heartbeat, Limits, Timeouts
 from .connection import WebSocket, lifecycle_of
 from .forwarded import TrustedProxies
+from .guard import Gate, Guard, ServerStatistics, Visit
+from .handling import run_handler
 from .listening import accept_all, default_room, is_loopback, name_of, open_listeners, url_of
 from .nursery import OwnNursery
 from .pages import OnRequest
 from .protocol.framer import framer
 from .protocol.machine import check_close
 from .routing import Handler
-from .serving import Options, handshake, run_handler
-from .transport import SocketTransport, StreamTransport, Transport
+from .serving import Options, handshake
+from .transport import SocketTransport, StreamTransport, Transport, host_and_port
 from .types import Close, CloseCode
 
 __all__ = ["Server", "ServerOptions", "open_server", "serve"]
@@ -35,10 +37,6 @@ logger = logging.getLogger("trioweb.server")
 
 #: The name of every connection's task; one string for all of them.
 _TASK = "trioweb.server.Server._run_handler"
-
-#: Who comes to a full server hears so; so many at a time, and whoever comes on top is cut. They
-#: cost as much as a handshake each, and must not become the way to exhaust the server.
-_REFUSALS = 32
 
 #: Of a drain's timeout, the part at its end in which cancelled handlers may clean up.
 _CLEAN_UP = 0.1
@@ -74,6 +72,9 @@ class ServerOptions(TypedDict, total=False):
     #: 140 MB, and no more than three quarters of the file descriptors that the process may open
     #: (``ulimit -n``), so that some are left to say no with, and for files.
     max_connections: int
+    #: What each client may have: connections, handshakes, messages in a time (see
+    #: `trioweb.guard`). Default ``Guard()``: as much as it likes.
+    guard: Guard
     #: Sizes and counts of one connection. Default ``Limits()``.
     limits: Limits
     #: Deadlines. Default ``Timeouts()``.
@@ -107,7 +108,8 @@ class Server:
         self._handshakes: set[trio.CancelScope] = set()
         self._running: dict[WebSocket, None] = {}
         self._connections: dict[WebSocket, None] = {}
-        self._refusals = 0
+        self._gate = Gate(options.guard, options.max_connections)
+        self._upgraded = 0
         self._changed = trio.lowlevel.ParkingLot()
         self._accepting = trio.CancelScope()
         #: Around all handlers: a drain cancels those that are left all at once.
@@ -133,6 +135,18 @@ class Server:
         A peer that has yet to pass `FirstMessage` is not among them.
         """
         return self._connections.keys()
+
+    def statistics(self) -> ServerStatistics:
+        """Return the counts as they are now."""
+        gate = self._gate
+        return ServerStatistics(
+            connections=len(self._connections),
+            others=gate.inside - len(self._connections),
+            upgraded=self._upgraded,
+            refused=gate.refused.copy(),
+            clients=len(gate.clients),
+            buckets=gate.buckets,
+        )
 
     async def drain(
         self,
@@ -212,45 +226,41 @@ class Server:
                             nursery.start_soon(accept, listener, arrived)
 
     async def _run_handler(self, stream: trio.abc.Stream | SocketTransport) -> None:
-        ws = await self._shake_hands(stream)
-        del stream  # it is the connection's now, or closed
-        if ws is None:
-            return
-        self._running[ws] = None
-        try:
-            await run_handler(ws, self._options, self._admit)
-        finally:
-            del self._running[ws]
-            self._connections.pop(ws, None)
-            self._changed.unpark_all()
-            if self._deadline is not None and trio.current_time() > self._deadline:
-                logger.warning(
-                    "%s: the handler %s ended after the drain's deadline", ws.id, self._name(ws)
-                )
-
-    async def _shake_hands(self, stream: trio.abc.Stream | SocketTransport) -> WebSocket | None:
-        ws: WebSocket | None = None
-        served = len(self._handshakes) + len(self._running) - self._refusals
-        full = served >= self._options.max_connections
-        try:
-            if full and self._refusals >= _REFUSALS:
-                ends = stream if isinstance(stream, Transport) else StreamTransport(stream)
-                logger.info("%s: cut, the server is full", name_of(ends))
-                return None
-            self._refusals += full
+        with Visit(self._gate) as visit:
+            ws = await self._shake_hands(stream, visit)
+            del stream  # it is the connection's now, or closed
+            if ws is None:
+                return
+            self._upgraded += 1
+            life = lifecycle_of(ws)
+            life.reading.meter = visit.upgraded()
+            self._running[ws] = None
             try:
-                ws = await handshake(
-                    stream,
-                    self._options,
-                    self._attendant,
-                    self.draining,
-                    self._handshakes,
-                    full=full,
-                )
+                await run_handler(ws, self._options, visit, self._admit)
             finally:
-                self._refusals -= full
+                del self._running[ws]
+                self._connections.pop(ws, None)
                 self._changed.unpark_all()
+                if self._deadline is not None and trio.current_time() > self._deadline:
+                    logger.warning(
+                        "%s: the handler %s ended after the drain's deadline", ws.id, self._name(ws)
+                    )
+
+    async def _shake_hands(
+        self, stream: trio.abc.Stream | SocketTransport, visit: Visit
+    ) -> WebSocket | None:
+        ws: WebSocket | None = None
+        try:
+            if self._gate.by_client and self._options.proxies is None:
+                visit.identify(host_and_port(_ends(stream).remote_address))
+            if visit.cut:
+                logger.info("%s: cut, too many are being turned away", name_of(_ends(stream)))
+                return None
+            ws = await handshake(
+                stream, self._options, self._attendant, self.draining, self._handshakes, visit
+            )
         finally:
+            self._changed.unpark_all()
             if ws is None:
                 await trio.aclose_forcefully(stream)
         return ws
@@ -308,6 +318,10 @@ async def serve(
         await server.wait_drained()
 
 
+def _ends(stream: trio.abc.Stream | SocketTransport) -> Transport:
+    return stream if isinstance(stream, SocketTransport) else StreamTransport(stream)
+
+
 @asynccontextmanager
 async def open_server(
     handler: Handler, port: int, **options: Unpack[ServerOptions]
@@ -363,6 +377,7 @@ async def _listening(
                 on_request=options.get("on_request"),
                 proxies=options.get("proxies"),
                 max_connections=default_room() if room is None else room,
+                guard=options.get("guard", Guard()),
                 limits=options.get("limits", Limits()),
                 timeouts=options.get("timeouts", Timeouts()),
                 heartbeat=options.get("heartbeat", Heartbeat()),
