@@ -343,7 +343,7 @@ async def test_a_malformed_header_is_400_with_a_line_in_the_log_and_no_secret(ca
             assert (answer.status, answer.body) == (400, b"a forwarded address is malformed\n")
             assert await peer.rest() == b""
         assert (await _told(server, SAYS)).startswith("(('192.0.2.43'")
-    (line,) = [one.message for one in caplog.records if "400" in one.message]
+    (line,) = [one.message for one in caplog.records if "answered 400" in one.message]
     assert "cret" not in line
 
 
@@ -355,7 +355,7 @@ async def test_the_origin_is_compared_with_the_host_that_the_client_asked_for(ca
             async with dialling(server) as peer:
                 await peer.send(asking("/", {**SAYS, "Origin": origin}))
                 assert (await peer.answer()).status == 403
-    lines = [one.message for one in caplog.records if "403" in one.message]
+    lines = [one.message for one in caplog.records if "answered 403" in one.message]
     assert len(lines) == 3
     assert all("('192.0.2.43', 0) via ('127.0.0.1', " in line for line in lines)
 

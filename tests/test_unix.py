@@ -224,7 +224,7 @@ async def test_bad_input_on_it_has_its_answer_and_its_line_in_the_log(path, capl
         assert (await peer.answer()).status == 400
         assert await peer.rest() == b""
         await peer.stream.aclose()
-    (line,) = [one.message for one in caplog.records if "400" in one.message]
+    (line,) = [one.message for one in caplog.records if "answered 400" in one.message]
     assert line.startswith(f"a peer on {str(path)!r}: answered 400")
 
 

@@ -4,10 +4,11 @@ The layers, each importing only from those above it, and each file only from fil
 
 0. vocabulary: `types`, `errors`, `config`, `abc`
 1. `protocol`: RFC 6455 without I/O, over wsproto and h11
-2. one connection: `nursery`, `transport`, `host`, `lanes`, `attendant`, `outbox`, `buckets`,
-   `inbox`, `reading`, `heartbeat`, `pings`, `lifecycle`, `streaming`, `connection`, `broadcast`
-3. two ends: `auth`, `guard`, `routing`, `pages`, `forwarded`, `listening`, `serving`,
-   `handling`, `server`, `addresses`, `dialing`, `client`
+2. one connection: `nursery`, `parking`, `transport`, `host`, `lanes`, `attendant`, `outbox`,
+   `buckets`, `inbox`, `reading`, `heartbeat`, `pings`, `lifecycle`, `streaming`, `connection`,
+   `broadcast`
+3. two ends: `auth`, `guard`, `routing`, `pages`, `forwarded`, `listening`, `options`, `serving`,
+   `server`, `addresses`, `dialing`, `client`, `retrying`, `states`, `reconnect`
 """
 
 from .addresses import Proxy
@@ -15,7 +16,7 @@ from .auth import FirstMessage
 from .broadcast import Delivery, broadcast
 from .buckets import Excess, Rate, RateLimit, TokenBucket
 from .client import connect
-from .config import Deflate, Heartbeat, Limits, Overflow, Timeouts
+from .config import Backoff, Deflate, Heartbeat, Limits, Overflow, Timeouts
 from .connection import Statistics, WebSocket
 from .errors import (
     ConnectFailed,
@@ -27,6 +28,7 @@ from .errors import (
     HandshakeInvalid,
     HandshakeRejected,
     HandshakeTimeout,
+    InvalidMessage,
     ProtocolError,
     ProxyError,
     Refused,
@@ -35,16 +37,21 @@ from .errors import (
 from .forwarded import TrustedProxies
 from .guard import Guard, ServerStatistics
 from .listening import open_listeners, open_unix_listener
+from .options import ServerOptions
 from .pages import Site
 from .protocol.framer import framer
+from .reconnect import reconnect
+from .retrying import is_terminal
 from .routing import Router
-from .server import Server, ServerOptions, open_server, serve
+from .server import Server, open_server, serve
+from .states import Phase, States, Status
 from .streaming import MessageReader, MessageWriter
 from .types import Close, CloseCode, Content, Headers, Message, Request, Response, Side, State
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Backoff",
     "Close",
     "CloseCode",
     "ConnectFailed",
@@ -64,11 +71,13 @@ __all__ = [
     "HandshakeTimeout",
     "Headers",
     "Heartbeat",
+    "InvalidMessage",
     "Limits",
     "Message",
     "MessageReader",
     "MessageWriter",
     "Overflow",
+    "Phase",
     "ProtocolError",
     "Proxy",
     "ProxyError",
@@ -84,7 +93,9 @@ __all__ = [
     "Side",
     "Site",
     "State",
+    "States",
     "Statistics",
+    "Status",
     "Timeouts",
     "TokenBucket",
     "TriowebError",
@@ -93,8 +104,10 @@ __all__ = [
     "broadcast",
     "connect",
     "framer",
+    "is_terminal",
     "open_listeners",
     "open_server",
     "open_unix_listener",
+    "reconnect",
     "serve",
 ]

@@ -13,7 +13,7 @@ from typing import Literal
 
 import trio
 
-from .protocol.machine import Piece
+from .protocol.assembler import Piece, size_of
 from .types import Message
 
 __all__ = ["Excess", "Meter", "Rate", "RateLimit", "TokenBucket"]
@@ -165,7 +165,7 @@ class Meter:
     def covers(self, messages: list[Message | Piece], start: int, now: float) -> bool:
         """Pay for all from ``start`` on, if every limit allows that; this runs for each read."""
         count = len(messages) - start
-        size = sum(map(_size, messages[start:])) if self._by_bytes else 0
+        size = sum(map(_bytes, messages[start:])) if self._by_bytes else 0
         for bucket, by_bytes, _ in self._entries:
             if bucket.fill(now) < (size if by_bytes else count):
                 return False
@@ -179,9 +179,7 @@ class Meter:
         return self._sift(now)
 
     def release(self, now: float) -> list[Message | Piece]:
-        """Return what may come in by now of what waits."""
-        if not self.ahead or self.due > now:
-            return []
+        """Return what may come in of what waits, once the first of it is due."""
         return [self.ahead.pop(0), *self._sift(now)]
 
     def _sift(self, now: float) -> list[Message | Piece]:
@@ -206,12 +204,12 @@ class Meter:
 
     def _judge(self, message: Message | Piece, now: float) -> Excess | float:
         """Pay for a message and return when it may come in; or what becomes of it instead."""
-        piece = message if isinstance(message, Piece) else None
-        count = 1 if piece is None or piece.last else 0
-        size = _size(message)
+        is_piece = isinstance(message, Piece)
+        count = 0 if isinstance(message, Piece) and not message.last else 1
+        size = _bytes(message)
         for bucket, by_bytes, excess in self._entries:
             # Of a message that is received as a stream the handler has the beginning already.
-            may_refuse = excess is Excess.CLOSE or (excess is Excess.DROP and piece is None)
+            may_refuse = excess is Excess.CLOSE or (excess is Excess.DROP and not is_piece)
             if may_refuse and bucket.due(size if by_bytes else count, now) > now:
                 return excess
         due = now
@@ -223,7 +221,5 @@ class Meter:
         return due
 
 
-def _size(message: Message | Piece) -> int:
-    """Return the bytes of a message's payload."""
-    data = message.data if isinstance(message, Piece) else message
-    return len(data) if isinstance(data, bytes) or data.isascii() else len(data.encode())
+def _bytes(message: Message | Piece) -> int:
+    return size_of(message.data if isinstance(message, Piece) else message)

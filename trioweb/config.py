@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import enum
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from random import Random
 
-__all__ = ["Deflate", "Heartbeat", "Limits", "Overflow", "Timeouts"]
+__all__ = ["Backoff", "Deflate", "Heartbeat", "Limits", "Overflow", "Timeouts"]
 
 
 def _positive(owner: object, *names: str) -> None:
@@ -88,6 +89,49 @@ class Heartbeat:
 
     def __post_init__(self) -> None:
         _positive(self, "interval", "timeout")
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """How long a client waits before it connects again, and how often it does.
+
+    The wait after a failure is drawn between 0 and a bound that grows with each failure in a row.
+    Drawn from 0 on, because the clients of a server that restarts come back spread out, and
+    half of them sooner than with a fixed wait ("full jitter").
+    """
+
+    #: The bound after the first failure. A restart takes about so long.
+    base: float = 0.5
+    #: Each failure in a row makes the bound so many times as large.
+    factor: float = 2
+    #: The largest bound: whoever waits for a service that comes back waits 15 seconds on average.
+    cap: float = 30
+    #: Failures in a row after which the last one is raised. A client in the field has no better
+    #: idea than to try on, so there is no limit unless told.
+    attempts: float = math.inf
+    #: A connection that was open for so long counts as a success: what ends it is failure number
+    #: one. Without that a server that accepts and drops at once would meet no backoff.
+    reset: float = 10
+    #: The most of a server's ``Retry-After`` that is honoured; a day would be as good as never.
+    retry_after: float = 300
+    #: Where the waits are drawn from. None: from the machine's source of random bytes, which a
+    #: `trioweb.testing.VirtualNetwork` fixes by its seed.
+    random: Random | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        _positive(self, "base", "cap", "attempts", "reset", "retry_after")
+        if not self.factor >= 1:
+            raise ValueError(f"Backoff.factor must be at least 1, not {self.factor!r}")
+        for name in ("base", "factor", "cap", "retry_after"):
+            if math.isinf(getattr(self, name)):
+                raise ValueError(f"Backoff.{name} must be finite: a client comes back")
+
+    def bound(self, failures: int) -> float:
+        """Return the longest wait, in seconds, after so many failures in a row, from 1 on."""
+        try:
+            return min(self.cap, self.base * self.factor ** (failures - 1))
+        except OverflowError:
+            return self.cap
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,6 +150,8 @@ class Visit:
                 del gate.clients[client]
         for shelf, owner in self._borrowed:
             shelf.give_back(owner)
+        if self.meter is not None and self.meter.broken:
+            self.count("messages")
 
     def identify(self, address: tuple[str, int] | None) -> None:
         """Hear from which address it comes; only the first time counts."""

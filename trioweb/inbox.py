@@ -17,6 +17,7 @@ from .buckets import Meter
 from .config import Limits
 from .lanes import InLane, current_turns
 from .outbox import Outbox
+from .parking import Parking
 from .protocol.machine import Failed, Machine, Pause, PeerClosed, Piece, Ping, Pong
 from .types import Close, CloseCode, Message
 
@@ -81,8 +82,8 @@ class Inbox(InLane):
         self._outbox = outbox
         self._limits = limits
         self._owner = owner
-        self._changed = trio.lowlevel.ParkingLot()
-        self._heard = trio.lowlevel.ParkingLot()
+        self._changed = Parking()
+        self._heard = Parking()
         self._parked = self._listeners = 0
         #: How much to read next.
         self.read_size = min(_READ, limits.read)
@@ -223,14 +224,15 @@ class Inbox(InLane):
 
     def release(self) -> None:
         """Let in what was kept back and is due."""
-        if self.meter is not None and self.meter.ahead:
-            self._let_in(self.meter, self.meter.release(trio.current_time()))
+        meter = self.meter
+        if meter is not None and meter.ahead and meter.due <= (now := trio.current_time()):
+            self._let_in(meter, meter.release(now))
+            if self._parked:
+                self._changed.unpark_all()
 
     def _let_in(self, meter: Meter, messages: list[Message | Piece]) -> None:
         self.inbox.extend(messages)
         self.inbox_size += sum(map(_memory, messages))
-        if self._parked:
-            self._changed.unpark_all()
         if meter.broken:
             self._owner.refuse(_ABOVE_LIMIT)
 

@@ -23,6 +23,7 @@ from .heartbeat import beat
 from .host import current_host
 from .nursery import OwnNursery
 from .outbox import Outbox
+from .parking import Gate
 from .pings import Pings, SentPing
 from .protocol.machine import Compression, Failed, Machine, PeerClosed, Ping
 from .reading import Reading
@@ -98,8 +99,8 @@ class Lifecycle:
         self.id = self._token_bytes(4).hex()
         #: How it ended, as soon as that is decided.
         self.closed: Close | None = None
-        #: Set when the transport is closed.
-        self.down = trio.Event()
+        #: Open when the transport is closed.
+        self.down = Gate()
         self.pings = Pings()
         self.dropped = 0
         self.transport = transport
@@ -124,7 +125,7 @@ class Lifecycle:
         self._observers = observers
         self._receive_error: type[ConnectionEnded] = ConnectionBroken
         self._by_us = False
-        self._way_down = trio.CancelScope()
+        self._way_down: trio.CancelScope | None = None
         self._own = OwnNursery()
         self._nursery: trio.Nursery | None = None
 
@@ -176,14 +177,14 @@ class Lifecycle:
                 raise  # bare, out of the block that connected
             logger.exception("%s: its %s failed", self.id, task)  # nobody else may suffer
             self.cut(Close(CloseCode.INTERNAL_ERROR, "internal error"))
-            self.down.set()
+            self.down.open()
 
     def _watch_silence(self) -> None:
         if self._heartbeat is not None and self.closed is None:
             due = self.reading.last_heard + self._heartbeat.interval
             self._watch = self._attendant.watch(self, due)
 
-    def silent_from(self) -> float | None:
+    def next_due(self) -> float | None:
         """Return when the peer will have been silent too long; if it is, start the heartbeat."""
         assert self._heartbeat is not None
         due = self.reading.last_heard + self._heartbeat.interval
@@ -255,7 +256,8 @@ class Lifecycle:
         """Send what the transport takes at once, and a close frame; wait for nothing."""
         self.outbox.retire_writer()
         self.finish(close, ConnectionBroken, frame=close)
-        self._way_down.cancel()
+        if self._way_down is not None:
+            self._way_down.cancel()
         if isinstance(self.transport, NonblockingTransport):
             self.outbox.abandon()
             self.transport.close()
@@ -277,7 +279,7 @@ class Lifecycle:
             await trio.lowlevel.checkpoint()
             await self.down.wait()
         except trio.Cancelled:
-            if not self.down.is_set():
+            if not self.down.is_open:
                 self.cut(close)
             raise
 
@@ -304,6 +306,7 @@ class Lifecycle:
         if self._is_through():
             self._drop()
         else:
+            self._way_down = trio.move_on_after(self._timeouts.close)
             self.start("closer")
         self.reading.wake()
         self._tell("ended")
@@ -324,11 +327,11 @@ class Lifecycle:
         self.machine.lost()
         self.reading.eof = True
         self.transport.close()
-        self.down.set()
+        self.down.open()
 
     async def _go_down(self) -> None:
         """Carry out the end: everything here is bounded by `Timeouts.close`."""
-        self._way_down.deadline = trio.current_time() + self._timeouts.close
+        assert self._way_down is not None
         try:
             with self._way_down:
                 await self.outbox.wait_written()
@@ -357,7 +360,7 @@ class Lifecycle:
         self.outbox.abandon()
         self.machine.lost()
         await trio.aclose_forcefully(self.transport)
-        self.down.set()
+        self.down.open()
 
     # --- pings and errors
 

@@ -176,11 +176,11 @@ def _accept_in_line(listening: trio.socket.SocketType) -> list[SocketTransport]:
         # Errors end it: the next `accept` meets them, and knows what to do about them.
         with suppress(OSError, trio.BrokenResourceError):
             while len(found) < _AT_ONCE:
-                sock, _ = same.accept()
+                sock, address = same.accept()
                 with suppress(OSError, AttributeError):  # a Unix socket, or another system
                     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
-                found.append(SocketTransport(sock))
+                found.append(SocketTransport(sock, address))
     finally:
         same.detach()  # the descriptor is the listener's
     return found

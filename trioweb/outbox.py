@@ -16,6 +16,7 @@ import trio
 from .attendant import Attendant
 from .config import Limits, Timeouts
 from .lanes import OutLane, current_turns
+from .parking import Parking
 from .protocol.assembler import size_of
 from .protocol.machine import Machine, Ping, Pong
 from .transport import NonblockingTransport, Transport
@@ -95,8 +96,8 @@ class Outbox(OutLane):
         self._writing = False
         self._started = False
         self._retired = False
-        self._work = trio.lowlevel.ParkingLot()
-        self._changed = trio.lowlevel.ParkingLot()
+        self._work = Parking()
+        self._changed = Parking()
         self._turnstile: trio.StrictFIFOLock | None = None
         #: What waits for the end of a message in pieces; None while there is none.
         self._behind: deque[_Waiting] | None = None

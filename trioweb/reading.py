@@ -18,6 +18,7 @@ from .attendant import Attendant
 from .config import Limits, Timeouts
 from .inbox import Inbox, InboxOwner
 from .outbox import Outbox
+from .parking import Parking
 from .protocol.machine import Machine
 from .transport import NonblockingTransport, Transport
 
@@ -88,7 +89,7 @@ class Reading(Inbox):
         self._started = False
         self._waiting = False
         self._scope: trio.CancelScope | None = None
-        self._work = trio.lowlevel.ParkingLot()  # the reader task
+        self._work = Parking()  # the reader task
         self.listed = False
 
     def begin(self) -> None:

@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
-from ssl import SSLContext
 from typing import Any, NamedTuple
 
 import trio
 
-from .abc import Observer
 from .attendant import Attendant
-from .auth import Authenticate, FirstMessage, check_handshake
-from .config import Deflate, Heartbeat, Limits, Timeouts
-from .connection import WebSocket
-from .forwarded import ForwardedError, TrustedProxies
-from .guard import Guard, Visit, is_allowed_origin
+from .auth import FirstMessage, check_handshake
+from .connection import WebSocket, lifecycle_of
+from .forwarded import ForwardedError
+from .guard import Visit, is_allowed_origin
 from .host import current_host
 from .lifecycle import Lifecycle
 from .listening import enter, name_of
-from .pages import OnRequest
+from .options import Options
 from .protocol.deflate import Agreement, answer
 from .protocol.handshake import BadRequest, ServerHandshake
 from .protocol.machine import Compression
 from .protocol.proxy import Address, ProxyHeaderError
-from .routing import Handler, Router
+from .routing import Router
 from .transport import (
     NonblockingTransport,
     SocketTransport,
@@ -37,36 +33,11 @@ from .transport import (
     as_tls,
     host_and_port,
 )
-from .types import Content, Request, Response, Side
+from .types import Close, CloseCode, Content, Request, Response, Side
 
-__all__ = ["Options", "handshake"]
+__all__ = ["handshake", "run_handler"]
 
 logger = logging.getLogger("trioweb.server")
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What `serve` was told."""
-
-    handler: Handler
-    ssl_context: SSLContext | None
-    subprotocols: Sequence[str] | Callable[[Sequence[str]], str | None]
-    origins: Sequence[str] | None
-    authenticate: Authenticate
-    on_request: OnRequest | None
-    proxies: TrustedProxies | None
-    max_connections: int
-    guard: Guard
-    limits: Limits
-    timeouts: Timeouts
-    heartbeat: Heartbeat | None
-    deflate: Deflate | None
-    observers: Sequence[Observer]
-
-    @property
-    def bare(self) -> bool:
-        """Whether HTTP begins on the socket itself: no TLS is ours, no PROXY header is due."""
-        return self.ssl_context is None and not (self.proxies and self.proxies.proxy_protocol)
 
 
 async def handshake(
@@ -354,7 +325,7 @@ class _Exchange:
 
     async def _read(self) -> bytes:
         """Read; without waiting if the bytes are there, as those of a request usually are."""
-        most = self._options.limits.read
+        most = min(self._options.limits.read, 2**14)  # memory for more is dear
         data = None if self._nonblocking is None else self._nonblocking.read_nowait(most)
         return await self._transport.read(most) if data is None else data
 
@@ -373,3 +344,41 @@ class _Exchange:
                 rest = rest[await self._transport.write(rest) :]
             if scope.cancelled_caught:
                 raise trio.BrokenResourceError("write timeout")
+
+
+async def run_handler(
+    ws: WebSocket, options: Options, visit: Visit, admitted: Callable[[WebSocket], None]
+) -> None:
+    """Admit the peer, run the handler on its connection, and close that when it ends."""
+    life = lifecycle_of(ws)
+    async with life:
+        try:
+            check = options.authenticate
+            if not isinstance(check, FirstMessage) or await check.admit(ws, options.timeouts):
+                visit.admitted(ws.principal)
+                admitted(ws)
+                await options.handler(ws)
+            else:
+                visit.count("auth")
+        except Exception as error:  # noqa: BLE001 - _report logs it
+            if life.is_own_end(error):
+                return
+            _report(ws, options, error)
+            await life.end(Close(CloseCode.INTERNAL_ERROR, "internal error"))
+        except BaseExceptionGroup as group:
+            # Cancelled, and what went wrong on the way out: only the first goes on.
+            errors, others = group.split(Exception)
+            if errors is not None and not life.is_own_end(errors):
+                _report(ws, options, errors)
+            if others is not None:
+                raise others from None
+
+
+def _report(ws: WebSocket, options: Options, error: Exception) -> None:
+    """Log what a handler raised, and tell the observers."""
+    logger.error("%s: the handler failed", ws.id, exc_info=error)
+    for observer in options.observers:
+        try:
+            observer.handler_failed(ws, error)
+        except Exception:
+            logger.exception("%s: observer %r failed", ws.id, observer)

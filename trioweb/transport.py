@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from abc import abstractmethod
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 import trio
@@ -157,17 +157,21 @@ class NonblockingTransport(Transport):
 class SocketTransport(SocketCalls, NonblockingTransport):
     """A connected stream socket; takes it over and closes it."""
 
-    __slots__ = ("_socket", "local_address", "remote_address")
+    __slots__ = ("_socket", "_waiting", "local_address", "remote_address")
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, remote_address: Any = None) -> None:
         sock.setblocking(False)
         self._socket = sock
+        self._waiting = 0
         self.attach(sock)
-        with _os_errors():
+        try:
             self.local_address = sock.getsockname()
-        self.remote_address = None
-        with contextlib.suppress(OSError):  # a peer that is gone already is found by the read
-            self.remote_address = sock.getpeername()
+        except OSError as error:
+            raise translate(error) from error
+        self.remote_address = remote_address
+        if remote_address is None:
+            with contextlib.suppress(OSError):  # a peer that is gone already is found by the read
+                self.remote_address = sock.getpeername()
 
     @classmethod
     def from_stream(cls, stream: trio.SocketStream) -> SocketTransport:
@@ -177,16 +181,22 @@ class SocketTransport(SocketCalls, NonblockingTransport):
         return cls(socket.socket(family, kind, proto, fileno=inner.detach()))
 
     async def wait_readable(self) -> None:
+        self._waiting += 1
         try:
             await trio.lowlevel.wait_readable(self._descriptor())
         except (trio.ClosedResourceError, OSError):
             await trio.lowlevel.checkpoint()  # interrupted or closed: the next try tells
+        finally:
+            self._waiting -= 1
 
     async def wait_writable(self) -> None:
+        self._waiting += 1
         try:
             await trio.lowlevel.wait_writable(self._descriptor())
         except (trio.ClosedResourceError, OSError):
             await trio.lowlevel.checkpoint()
+        finally:
+            self._waiting -= 1
 
     async def send_eof(self) -> None:
         with contextlib.suppress(OSError):
@@ -200,7 +210,7 @@ class SocketTransport(SocketCalls, NonblockingTransport):
         return descriptor
 
     def interrupt(self) -> None:
-        if self._socket.fileno() != -1:
+        if self._waiting and self._socket.fileno() != -1:
             trio.lowlevel.notify_closing(self._socket)
 
     def close(self) -> None:
@@ -310,11 +320,3 @@ def as_tls(stream: trio.abc.Stream) -> trio.SSLStream[trio.abc.Stream] | None:
     if isinstance(stream, trio.SSLStream):
         return cast("trio.SSLStream[trio.abc.Stream]", stream)
     return None
-
-
-@contextlib.contextmanager
-def _os_errors() -> Generator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise translate(error) from error

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import threading
+from functools import lru_cache
 
 from wsproto.extensions import Extension
 from wsproto.frame_protocol import CloseReason, FrameDecoder, FrameProtocol, ParseFailed
 
 from ..errors import ProtocolError
 from ..types import Close, CloseCode
-from .frames import NOT_UTF8, ControlFrame, Opcode
+from .frames import FIN, NOT_UTF8, ControlFrame, Opcode, frame, mask
 
 __all__ = ["BAD_GATEWAY", "STAND_IN", "control_frame", "failure", "refusal"]
 
 #: The code 1014, registered in 2016, which wsproto does not know; and one that it lets through.
 BAD_GATEWAY = CloseCode.BAD_GATEWAY.to_bytes(2, "big")
 STAND_IN = CloseReason.SERVICE_RESTART.to_bytes(2, "big")
+#: How a masked close frame with a code alone begins.
+_SHORT_CLOSE = bytes([FIN | Opcode.CLOSE, 0x80 | 2])
 
 
 class _BadGateway(Extension):
@@ -67,19 +70,31 @@ def control_frame(data: bytes, *, client: bool) -> ControlFrame:
 
     Raises `ProtocolError` for one that is wrong (RFC 6455, 5.5 and 7.4).
     """
+    if data[:2] == _SHORT_CLOSE and not client:
+        return _short_close(mask(data[6:], data[2:6]))
+    return _parse(data, client=client)
+
+
+@lru_cache(maxsize=16)
+def _short_close(payload: bytes) -> ControlFrame:
+    """Parse a client's close frame with a code alone: most connections end so, with few codes."""
+    return _parse(frame(FIN | Opcode.CLOSE, payload, bytes(4)), client=False)
+
+
+def _parse(data: bytes, *, client: bool) -> ControlFrame:
     parser, extension = _parsers.take(client=client)
     parser.receive_bytes(data)
     try:
-        frame = next(parser.received_frames())
+        found = next(parser.received_frames())
     except ParseFailed as error:
         raise failure(error) from error
-    payload = frame.payload
+    payload = found.payload
     if isinstance(payload, tuple):
         code = CloseCode.BAD_GATEWAY if extension.met else payload[0]
         return ControlFrame(Opcode.CLOSE, Close(int(code), payload[1], by_peer=True))
     assert isinstance(payload, bytes)
     _parsers.put(parser, extension)
-    return ControlFrame(Opcode(int(frame.opcode)), payload)
+    return ControlFrame(Opcode(int(found.opcode)), payload)
 
 
 def refusal(header: bytes, *, client: bool) -> ProtocolError:

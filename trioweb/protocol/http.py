@@ -51,7 +51,7 @@ _ABSOLUTE_FORM = re.compile(r"(?:https?|wss?)://([^/?]*)(.*)", re.IGNORECASE)
 
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
-_SWITCHING = h11.InformationalResponse(status_code=101, headers=[], reason=_PHRASES[101])
+_SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\n"
 
 #: Headers that say where a message ends: nobody but the writer of the message knows that.
 _FRAMING = frozenset({"connection", "content-length", "transfer-encoding"})
@@ -312,8 +312,7 @@ class ServerExchange:
 
     def switch(self, lines: list[tuple[bytes, bytes]]) -> bytes:
         """Return the 101 that ends HTTP here (RFC 9110, 15.2.2); the lines are checked already."""
-        head = _write(self._h11, _SWITCHING)
-        return b"".join([head[:-2], *[b"%s: %s\r\n" % line for line in lines], b"\r\n"])
+        return b"".join([_SWITCHING, *[b"%s: %s\r\n" % line for line in lines], b"\r\n"])
 
 
 class ClientExchange:
