@@ -19,7 +19,7 @@ LONGEST = 400
 #: Module names below ``trioweb.``; ``x.*`` stands for every module of the package ``x``. The
 #: names that do not exist yet keep their place.
 LAYERS: dict[str, list[str]] = {
-    "0 vocabulary": ["types", "errors", "config", "abc"],
+    "0 vocabulary": ["types", "positions", "errors", "config", "abc"],
     "1 protocol, without I/O": [
         "protocol.http",
         "protocol.deflate",
@@ -55,12 +55,17 @@ LAYERS: dict[str, list[str]] = {
         "heartbeat",
         "pings",
         "lifecycle",
+        "expiry",
         "streaming",
         "connection",
         "broadcast",
     ],
     "3 two ends": [
+        "credentials",
+        "checks",
+        "ways",
         "auth",
+        "principals",
         "guard",
         "routing",
         "pages",
@@ -79,13 +84,14 @@ LAYERS: dict[str, list[str]] = {
     "4 plug-ins": ["codecs.*", "stores.*", "brokers.*"],
     "5 toolkit": [
         "toolkit.ends",
+        "toolkit.wire",
         "toolkit.typed",
         "toolkit.messages",
         "toolkit.batching",
         "toolkit.backlog",
+        "toolkit.outgoing",
         "toolkit.attach",
         "toolkit.parcel",
-        "toolkit.wire",
         "toolkit.once",
         "toolkit.methods",
         "toolkit.calling",
@@ -287,6 +293,7 @@ def test_checker_finds(module: str, source: str, breach: str) -> None:
         ("connection", "from .protocol import Machine\nfrom .protocol.machine import Machine"),
         ("server", "from trioweb import config, connection"),
         ("codecs.json", "from ..abc import Codec\nimport msgspec\nfrom .checked import Checked"),
+        ("stores.sqlite", "from .transactions import Transactions"),
         ("toolkit.pubsub", "from ..brokers.memory import Memory\nfrom .rooms import Rooms"),
         ("testing.network", "from .pairs import pair\nfrom ..server import serve"),
     ],

@@ -19,6 +19,7 @@ from .guard import Gate, ServerStatistics, Visit
 from .listening import accept_all, is_loopback, name_of, open_listeners, url_of
 from .nursery import OwnNursery
 from .options import Options, ServerOptions, check_options
+from .principals import Principals
 from .protocol.framer import framer
 from .protocol.machine import check_close
 from .routing import Handler
@@ -55,6 +56,7 @@ class Server:
         self._handshakes: set[trio.CancelScope] = set()
         self._running: dict[WebSocket, None] = {}
         self._connections: dict[WebSocket, None] = {}
+        self._principals = Principals(self._connections)
         self._gate = Gate(options.guard, options.max_connections)
         self._upgraded = 0
         self._changed = trio.lowlevel.ParkingLot()
@@ -94,6 +96,29 @@ class Server:
             clients=len(gate.clients),
             buckets=gate.buckets,
         )
+
+    def connections_of(self, principal: Any) -> list[WebSocket]:
+        """Return the connections of one principal, as it was when its handler began.
+
+        Principals that are equal are one. Those that can be hashed are found at once.
+        """
+        return self._principals.connections_of(principal)
+
+    async def close_principal(self, principal: Any, *, code: int = 4403, reason: str = "") -> int:
+        """Close all connections of a principal, wait until they are, and return how many.
+
+        In their handlers `receive` raises `ConnectionBroken`. Each takes `Timeouts.close` at most,
+        all together; cancelling this leaves them closing. Take the credentials back first, so that
+        nobody comes in anew. Raises `ValueError` for a code that may not be sent.
+        """
+        close = check_close(code, reason)
+        lives = [lifecycle_of(ws) for ws in self.connections_of(principal)]
+        for life in lives:
+            life.refuse(close)
+        await trio.lowlevel.checkpoint()
+        for life in lives:
+            await life.down.wait()
+        return len(lives)
 
     async def drain(
         self,
@@ -179,14 +204,14 @@ class Server:
             if ws is None:
                 return
             self._upgraded += 1
-            life = lifecycle_of(ws)
-            life.reading.meter = visit.upgraded()
+            lifecycle_of(ws).reading.meter = visit.upgraded()
             self._running[ws] = None
             try:
                 await run_handler(ws, self._options, visit, self._admit)
             finally:
                 del self._running[ws]
                 self._connections.pop(ws, None)
+                self._principals.remove(ws)
                 self._changed.unpark_all()
                 if self._deadline is not None and trio.current_time() > self._deadline:
                     logger.warning(
@@ -214,6 +239,7 @@ class Server:
 
     def _admit(self, ws: WebSocket) -> None:
         self._connections[ws] = None
+        self._principals.add(ws)
         if self._close is not None:  # its upgrade was on its way when the drain began
             lifecycle_of(ws).drain(self._close)
 
