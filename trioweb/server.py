@@ -97,12 +97,14 @@ class Server:
     async def close_principal(self, principal: Any, *, code: int = 4403, reason: str = "") -> int:
         """Close all connections of a principal, wait until they are, and return how many.
 
-        In their handlers `receive` raises `ConnectionBroken`. Each takes `Timeouts.close` at most,
-        all together; cancelling this leaves them closing. Take the credentials back first, so that
-        nobody comes in anew. Raises `ValueError` for a code that may not be sent.
+        In their handlers `receive` raises `ConnectionBroken`. All together take `Timeouts.close`
+        at most; cancelling this leaves them closing. Whoever is on the way in is closed on
+        arrival; take the credentials back first, so that nobody comes in anew. Raises
+        `ValueError` for a code that may not be sent.
         """
         close = check_close(code, reason)
         lives = [lifecycle_of(ws) for ws in self.connections_of(principal)]
+        self._principals.close(principal, close)
         for life in lives:
             life.refuse(close)
         await trio.lowlevel.checkpoint()
@@ -198,6 +200,7 @@ class Server:
         finally:
             del self._running[ws]
             self._connections.pop(ws, None)
+            self._principals.settle()
             self._principals.remove(ws)
             self._changed.unpark_all()
             if self._deadline is not None and trio.current_time() > self._deadline:
@@ -207,6 +210,7 @@ class Server:
 
     async def _shake_hands(self, stream: trio.abc.Stream | SocketTransport) -> WebSocket | None:
         ws: WebSocket | None = None
+        self._principals.arrive()
         served = len(self._handshakes) + len(self._running) - self._refusals
         full = served >= self._options.max_connections
         try:
@@ -229,12 +233,16 @@ class Server:
                 self._changed.unpark_all()
         finally:
             if ws is None:
+                self._principals.settle()
                 await trio.aclose_forcefully(stream)
         return ws
 
     def _admit(self, ws: WebSocket) -> None:
         self._connections[ws] = None
         self._principals.add(ws)
+        missed = self._principals.settle(ws.principal)
+        if missed is not None:
+            lifecycle_of(ws).refuse(missed)
         if self._close is not None:  # its upgrade was on its way when the drain began
             lifecycle_of(ws).drain(self._close)
 
