@@ -107,12 +107,14 @@ class Server:
     async def close_principal(self, principal: Any, *, code: int = 4403, reason: str = "") -> int:
         """Close all connections of a principal, wait until they are, and return how many.
 
-        In their handlers `receive` raises `ConnectionBroken`. Each takes `Timeouts.close` at most,
-        all together; cancelling this leaves them closing. Take the credentials back first, so that
-        nobody comes in anew. Raises `ValueError` for a code that may not be sent.
+        In their handlers `receive` raises `ConnectionBroken`. All together take `Timeouts.close`
+        at most; cancelling this leaves them closing. Whoever is on the way in is closed on
+        arrival; take the credentials back first, so that nobody comes in anew. Raises
+        `ValueError` for a code that may not be sent.
         """
         close = check_close(code, reason)
         lives = [lifecycle_of(ws) for ws in self.connections_of(principal)]
+        self._principals.close(principal, close)
         for life in lives:
             life.refuse(close)
         await trio.lowlevel.checkpoint()
@@ -211,6 +213,7 @@ class Server:
             finally:
                 del self._running[ws]
                 self._connections.pop(ws, None)
+                self._principals.settle()
                 self._principals.remove(ws)
                 self._changed.unpark_all()
                 if self._deadline is not None and trio.current_time() > self._deadline:
@@ -222,6 +225,7 @@ class Server:
         self, stream: trio.abc.Stream | SocketTransport, visit: Visit
     ) -> WebSocket | None:
         ws: WebSocket | None = None
+        self._principals.arrive()
         try:
             if self._gate.by_client and self._options.proxies is None:
                 visit.identify(host_and_port(_ends(stream).remote_address))
@@ -234,12 +238,16 @@ class Server:
         finally:
             self._changed.unpark_all()
             if ws is None:
+                self._principals.settle()
                 await trio.aclose_forcefully(stream)
         return ws
 
     def _admit(self, ws: WebSocket) -> None:
         self._connections[ws] = None
         self._principals.add(ws)
+        missed = self._principals.settle(ws.principal)
+        if missed is not None:
+            lifecycle_of(ws).refuse(missed)
         if self._close is not None:  # its upgrade was on its way when the drain began
             lifecycle_of(ws).drain(self._close)
 
