@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 import trioweb
-from tests.helpers import forever, serving, virtual_clock
+from tests.helpers import dialling, forever, serving, virtual_clock
 from trioweb import Bearer, QueryToken, Server, Timeouts, WebSocket
 from trioweb.principals import Principals
 from trioweb.testing import HalfOpen, VirtualNetwork
@@ -155,6 +155,81 @@ async def test_a_principal_may_change_and_be_no_key(clock):
         assert server.connections_of("x") == []  # from here on there is an index
         assert server.connections_of(["another"]) == list(server.connections)
         assert await server.close_principal(["another"]) == 1
+
+
+# --- who is on the way in ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first", [False, True], ids=["handshake", "first message"])
+async def test_who_is_just_being_checked_is_closed_on_arrival(first):
+    checked, go_on, served = trio.Event(), trio.Event(), []
+
+    async def check(token: str) -> str:
+        checked.set()
+        await go_on.wait()
+        return token
+
+    async def handler(ws: WebSocket) -> None:
+        served.append(ws.closed)
+        await forever(ws)
+
+    async def come(name: str) -> None:
+        async with trioweb.connect(f"{server.url}/?token={name}") as ws:
+            if first:
+                await ws.send(name)
+            with pytest.raises(trioweb.ConnectionBroken) as caught:
+                await ws.receive()
+            ends[name] = caught.value.code, caught.value.reason
+
+    ends: dict[str, tuple[int, str]] = {}
+    way = trioweb.MessageToken(check) if first else QueryToken(check)
+    async with serving(handler, authenticate=way) as server:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(come, "ann")
+            nursery.start_soon(come, "bob")
+            await checked.wait()
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            assert await server.close_principal("ann", code=4000) == 0
+            assert await server.close_principal("ann", reason="banned") == 0
+            go_on.set()
+            while "bob" not in [ws.principal for ws in server.connections]:
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            await server.close_principal("bob", code=4999)
+        assert ends == {"ann": (4403, "banned"), "bob": (4999, "")}
+        # Those who come later are not meant.
+        async with trioweb.connect(f"{server.url}/?token=ann") as ws:
+            if first:
+                await ws.send("ann")
+            while not server.connections:
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            assert [one.closed for one in server.connections] == [None]
+        assert not server._principals._closings
+    assert not server._principals._on_way
+
+
+async def test_closings_are_remembered_as_long_as_somebody_may_have_missed_them():
+    async with serving(forever, authenticate=QueryToken(anybody)) as server:
+        principals = server._principals
+        await server.close_principal("nobody")
+        assert not principals._closings
+        async with dialling(server):
+            while not principals._on_way:
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            for number in range(5):
+                await server.close_principal(number)
+            await server.close_principal(["no", "key"])
+            assert list(principals._closings) == [0, 1, 2, 3, 4]
+            async with dialling(server):
+                while len(principals._on_way) < 2:
+                    await trio.testing.wait_all_tasks_blocked(0.01)
+                await server.close_principal(0)
+                assert list(principals._closings) == [1, 2, 3, 4, 0]
+            while len(principals._on_way) > 1:
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            assert list(principals._closings) == [1, 2, 3, 4, 0]
+        while principals._on_way:
+            await trio.testing.wait_all_tasks_blocked(0.01)
+        assert not principals._closings
 
 
 # --- the index -------------------------------------------------------------------------------
