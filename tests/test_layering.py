@@ -49,6 +49,7 @@ LAYERS: dict[str, list[str]] = {
         "lanes",
         "attendant",
         "outbox",
+        "buckets",
         "inbox",  # pongs go to the outbox
         "reading",
         "heartbeat",
@@ -66,6 +67,7 @@ LAYERS: dict[str, list[str]] = {
         "auth",
         "principals",
         "guard",
+        "patterns",
         "routing",
         "pages",
         "forwarded",

@@ -118,7 +118,9 @@ class Reading(Inbox):
             self.turn.taken()
             looks = _TURNS if self.pace < _QUICK else 1
             while not inbox and outbox.open:
-                if self.undecoded:
+                if self.held:
+                    await self.wait_due()
+                elif self.undecoded:
                     self.pull()
                     if not inbox and self.pending is None:
                         # Control frames, or a part of a message: they must not keep the thread.
