@@ -68,6 +68,7 @@ LAYERS: dict[str, list[str]] = {
         "auth",
         "principals",
         "guard",
+        "patterns",
         "routing",
         "pages",
         "forwarded",

@@ -7,9 +7,9 @@ The layers, each importing only from those above it, and each file only from fil
 2. one connection: `nursery`, `parking`, `transport`, `host`, `lanes`, `attendant`, `outbox`,
    `buckets`, `inbox`, `idle`, `reading`, `heartbeat`, `pings`, `lifecycle`, `expiry`, `streaming`,
    `connection`, `broadcast`
-3. two ends: `credentials`, `checks`, `ways`, `auth`, `principals`, `guard`, `routing`, `pages`,
-   `forwarded`, `listening`, `options`, `serving`, `server`, `addresses`, `dialing`, `client`,
-   `retrying`, `states`, `reconnect`
+3. two ends: `credentials`, `checks`, `ways`, `auth`, `principals`, `guard`, `patterns`,
+   `routing`, `pages`, `forwarded`, `listening`, `options`, `serving`, `server`, `addresses`,
+   `dialing`, `client`, `retrying`, `states`, `reconnect`
 """
 
 from .addresses import Proxy
