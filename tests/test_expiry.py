@@ -348,3 +348,5 @@ async def test_a_connection_that_is_over_is_not_kept_by_its_credential(autojump_
             await trio.sleep(1)
             gc.collect()
             assert [one() for one in kept] == [None] * 3
+            # Nor is anything else of it.
+            assert [one for one in server._attendant._watches if one.what is not None] == []
