@@ -21,12 +21,14 @@ const DEFAULTS = {
   callTimeout: 30_000, // ms; the time of a call that names none. null: none
   maxCalls: 1024, // of ours under way, those in the queue among them
   maxAnswers: 64, // of the server's at once; `busy` above it
-  maxMessage: 2 ** 20, // bytes of one value: a server closes for good (1009) who sends more than it takes
+  maxMessage: 2 ** 20, // bytes: a server closes for good (1009) who sends more than it takes
   maxMalformed: 16, // messages that cannot be understood, on one connection
   onError: (error) => (globalThis.reportError ?? console.error)(error), // what a method or a callback throws
   WebSocket: undefined, // the class to use; globalThis.WebSocket unless told
 };
 
+// Bytes of a message beside its value, at most: a key, a method's name.
+const ENVELOPE = 512;
 // Bytes of a notification beside its params, for the bound of the queue.
 const OVERHEAD = 100;
 // What a page's script may close with in place of 1007.
@@ -68,7 +70,7 @@ export class Session extends EventTarget {
     const { format, maxMessage, maxCalls, maxAnswers, callTimeout, onError } = this.#options;
     if (!Object.hasOwn(FORMATS, format)) throw new RangeError('format: "json" or "msgpack"');
     this.methods = new Map(); // name -> what the server may call
-    this.#format = { ...FORMATS[format], most: maxMessage };
+    this.#format = { ...FORMATS[format], most: maxMessage - ENVELOPE };
     this.#backoff = new Backoff(this.#options.backoff);
     this.#outbox = new Outbox(this.#options.queue);
     this.#calls = new Calls(this.#format, this.#outbox, maxCalls);

@@ -78,7 +78,7 @@ export interface SessionOptions {
   maxCalls?: number;
   /** Calls of the server's at once: 64. */
   maxAnswers?: number;
-  /** Bytes of one value: 1 MiB, as the server's `Limits.max_message`. What is more throws TooLarge. */
+  /** Bytes of one message: 1 MiB, as the server's `Limits.max_message`. What is more throws TooLarge. */
   maxMessage?: number;
   /** Messages that cannot be understood, on one connection: 16. */
   maxMalformed?: number;

@@ -347,7 +347,7 @@ test("a first message that cannot be had is a failed attempt", async () => {
 
 test("a value that is larger than the server takes is refused here", async () => {
   for (const format of ["json", "msgpack"]) {
-    const { session, socket } = await begin({ format, maxMessage: 1000 });
+    const { session, socket } = await begin({ format, maxMessage: 1512 });
     await assert.rejects(session.call("one", "x".repeat(1001)), TooLarge);
     assert.throws(() => session.notify("one", "é".repeat(501)), TooLarge);
     session.notify("one", "é".repeat(400));
