@@ -183,7 +183,7 @@ export class Session extends EventTarget {
     this.#link = null;
     this.#state = "closed";
     this.#topics.shut();
-    this.#answers.shut();
+    this.#answers.end();
     this.#calls.end(error);
     this.#outbox.end(error);
     this.#topics.end(why === "the session was closed" ? null : error);
@@ -275,18 +275,20 @@ export class Session extends EventTarget {
 
   #receive(data) {
     this.#counts.received++;
-    let message;
     try {
-      message = read(data);
+      this.#take(read(data), data.length ?? data.byteLength);
     } catch (error) {
-      if (error instanceof Malformed) return this.#misunderstood(error);
-      throw error;
+      if (!(error instanceof Malformed)) throw error;
+      this.#misunderstood(error);
     }
+  }
+
+  #take(message, size) {
     switch (message.type) {
       case "result":
-      case "item": return this.#calls.receive(message);
-      case "error": return message.id === null ? this.#blamed(message) : this.#calls.receive(message);
-      case "event": return this.#topics.event(message, data.length ?? data.byteLength);
+      case "item": return this.#calls.receive(message, size);
+      case "error": return message.id === null ? this.#blamed(message) : this.#calls.receive(message, size);
+      case "event": return this.#topics.event(message, size);
       case "call": return this.#answers.call(message);
       case "cancel": return this.#answers.cancel(message.id);
       case "more": return this.#answers.more(message.id, message.count);

@@ -231,7 +231,7 @@ test("an answer that cannot be understood fails its call", async () => {
   const rejection = assert.rejects(session.call("one"), { name: "Malformed" });
   await socket.say({ type: "error", id: 1, code: 404 });
   await rejection;
-  assert.deepEqual(socket.take().map(({ type }) => type), ["call", "error"]);
+  assert.deepEqual(socket.take().map(({ type }) => type), ["call", "cancel", "error"]);
 });
 
 test("the server's complaint about a message is reported", async () => {
