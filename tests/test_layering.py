@@ -51,6 +51,7 @@ LAYERS: dict[str, list[str]] = {
         "outbox",
         "buckets",
         "inbox",  # pongs go to the outbox
+        "idle",
         "reading",
         "heartbeat",
         "pings",

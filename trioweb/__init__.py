@@ -5,7 +5,7 @@ The layers, each importing only from those above it, and each file only from fil
 0. vocabulary: `types`, `positions`, `errors`, `config`, `abc`
 1. `protocol`: RFC 6455 without I/O, over wsproto and h11
 2. one connection: `nursery`, `parking`, `transport`, `host`, `lanes`, `attendant`, `outbox`,
-   `buckets`, `inbox`, `reading`, `heartbeat`, `pings`, `lifecycle`, `expiry`, `streaming`,
+   `buckets`, `inbox`, `idle`, `reading`, `heartbeat`, `pings`, `lifecycle`, `expiry`, `streaming`,
    `connection`, `broadcast`
 3. two ends: `credentials`, `checks`, `ways`, `auth`, `principals`, `guard`, `patterns`,
    `routing`, `pages`, `forwarded`, `listening`, `options`, `serving`, `server`, `addresses`,

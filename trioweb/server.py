@@ -16,6 +16,7 @@ from .attendant import Attendant
 from .config import Timeouts
 from .connection import WebSocket, lifecycle_of
 from .guard import Gate, ServerStatistics, Visit
+from .idle import IDLE
 from .listening import accept_all, is_loopback, name_of, open_listeners, url_of
 from .nursery import OwnNursery
 from .options import Options, ServerOptions, check_options
@@ -216,6 +217,8 @@ class Server:
                 self._principals.settle()
                 self._principals.remove(ws)
                 self._changed.unpark_all()
+                if ws.closed is IDLE:
+                    visit.count("idle")
                 if self._deadline is not None and trio.current_time() > self._deadline:
                     logger.warning(
                         "%s: the handler %s ended after the drain's deadline", ws.id, self._name(ws)
