@@ -25,7 +25,7 @@ class Patient:
         self.looks -= 1
         return self.looks > 0
 
-    def silent_from(self) -> float | None:
+    def next_due(self) -> float | None:
         self.seen.append(trio.current_time())
         return self.silent.pop(0) if self.silent else None
 
@@ -86,7 +86,7 @@ async def test_what_is_forgotten_is_let_go_and_its_watch_soon(nursery: trio.Nurs
     gc.collect()
     assert not any(reference() for reference in references)
     assert len(attendant._watches) < 100
-    assert any(watch.connection is kept for watch in attendant._watches)
+    assert any(watch.what is kept for watch in attendant._watches)
     nursery.cancel_scope.cancel()
 
 

@@ -30,20 +30,20 @@ class Attended(Protocol):
 
 
 class Watched(Protocol):
-    """A connection whose peer may fall silent."""
+    """What has a time to come: a connection whose peer may fall silent, a credential."""
 
-    def silent_from(self) -> float | None:
-        """Return when the peer will have been silent too long; None: it is, and is being asked."""
+    def next_due(self) -> float | None:
+        """Hear that it is time; return when the next time is, or None for no more."""
         ...
 
 
 class Watch:
-    """A connection, and when its peer may have been silent too long."""
+    """What is watched, and when it is due."""
 
-    __slots__ = ("connection", "due")
+    __slots__ = ("due", "what")
 
-    def __init__(self, connection: Watched, due: float) -> None:
-        self.connection: Watched | None = connection
+    def __init__(self, what: Watched, due: float) -> None:
+        self.what: Watched | None = what
         self.due = due
 
     def __lt__(self, other: Watch) -> bool:
@@ -82,20 +82,20 @@ class Attendant:
             self._look_at = trio.current_time() + LOOK
             self._set_deadline()
 
-    def watch(self, connection: Watched, due: float) -> Watch:
-        """Ask a connection whether its peer is silent when that is due."""
-        watch = Watch(connection, due)
+    def watch(self, what: Watched, due: float) -> Watch:
+        """Tell it when it is due."""
+        watch = Watch(what, due)
         heapq.heappush(self._watches, watch)
         if self._watches[0] is watch:
             self._set_deadline()
         return watch
 
     def forget(self, watch: Watch) -> None:
-        """Ask no more: the connection is over, and not to be kept alive by this."""
-        watch.connection = None
+        """Tell it no more: it is over, and not to be kept alive by this."""
+        watch.what = None
         self._forgotten += 1
         if 2 * self._forgotten > len(self._watches) + _FORGOTTEN:
-            self._watches = [watch for watch in self._watches if watch.connection is not None]
+            self._watches = [watch for watch in self._watches if watch.what is not None]
             heapq.heapify(self._watches)
             self._forgotten = 0
 
@@ -161,17 +161,16 @@ class Attendant:
 
     def _ask(self, now: float) -> None:
         while self._watches and self._watches[0].due <= now:
-            watch = self._watches[0]
-            due = None
-            if watch.connection is None:
+            # Out of the heap while it is told: it may end a connection, whose watch is forgotten.
+            watch = heapq.heappop(self._watches)
+            if watch.what is None:
                 self._forgotten -= 1
-            else:
-                try:
-                    due = watch.connection.silent_from()
-                except Exception:
-                    logger.exception("a connection's heartbeat failed")
-            if due is None:
-                heapq.heappop(self._watches)
-            else:
+                continue
+            try:
+                due = watch.what.next_due()
+            except Exception:
+                logger.exception("what was due failed")
+                continue
+            if due is not None:
                 watch.due = due
-                heapq.heapreplace(self._watches, watch)
+                heapq.heappush(self._watches, watch)

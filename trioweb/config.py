@@ -7,9 +7,23 @@ from __future__ import annotations
 
 import enum
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from random import Random
 
-__all__ = ["Deflate", "Heartbeat", "Limits", "Overflow", "Timeouts"]
+from .types import Message
+
+__all__ = [
+    "Backoff",
+    "Deflate",
+    "Heartbeat",
+    "Limits",
+    "LinkLimits",
+    "Overflow",
+    "Policy",
+    "Retention",
+    "Timeouts",
+]
 
 
 def _positive(owner: object, *names: str) -> None:
@@ -70,9 +84,13 @@ class Timeouts:
     write: float = 20
     #: From our close frame to the end of the TCP connection, whatever the peer does.
     close: float = 10
+    #: From the last message, whichever way it went, until the connection is closed with 1001
+    #: "idle"; at the latest a quarter of it later. Pings do not count. Default: for ever, for the
+    #: heartbeat finds the dead, and who lives and is quiet may have a reason.
+    idle: float = math.inf
 
     def __post_init__(self) -> None:
-        _positive(self, "connect", "handshake", "auth", "write", "close")
+        _positive(self, "connect", "handshake", "auth", "write", "close", "idle")
         if math.isinf(self.close):
             raise ValueError("Timeouts.close must be finite: every ending is bounded")
 
@@ -89,6 +107,49 @@ class Heartbeat:
 
     def __post_init__(self) -> None:
         _positive(self, "interval", "timeout")
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """How long a client waits before it connects again, and how often it does.
+
+    The wait after a failure is drawn between 0 and a bound that grows with each failure in a row.
+    Drawn from 0 on, because the clients of a server that restarts come back spread out, and
+    half of them sooner than with a fixed wait ("full jitter").
+    """
+
+    #: The bound after the first failure. A restart takes about so long.
+    base: float = 0.5
+    #: Each failure in a row makes the bound so many times as large.
+    factor: float = 2
+    #: The largest bound: whoever waits for a service that comes back waits 15 seconds on average.
+    cap: float = 30
+    #: Failures in a row after which the last one is raised. A client in the field has no better
+    #: idea than to try on, so there is no limit unless told.
+    attempts: float = math.inf
+    #: A connection that was open for so long counts as a success: what ends it is failure number
+    #: one. Without that a server that accepts and drops at once would meet no backoff.
+    reset: float = 10
+    #: The most of a server's ``Retry-After`` that is honoured; a day would be as good as never.
+    retry_after: float = 300
+    #: Where the waits are drawn from. None: from the machine's source of random bytes, which a
+    #: `trioweb.testing.VirtualNetwork` fixes by its seed.
+    random: Random | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        _positive(self, "base", "cap", "attempts", "reset", "retry_after")
+        if not self.factor >= 1:
+            raise ValueError(f"Backoff.factor must be at least 1, not {self.factor!r}")
+        for name in ("base", "factor", "cap", "retry_after"):
+            if math.isinf(getattr(self, name)):
+                raise ValueError(f"Backoff.{name} must be finite: a client comes back")
+
+    def bound(self, failures: int) -> float:
+        """Return the longest wait, in seconds, after so many failures in a row, from 1 on."""
+        try:
+            return min(self.cap, self.base * self.factor ** (failures - 1))
+        except OverflowError:
+            return self.cap
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +197,75 @@ class Deflate:
 
 
 class Overflow(enum.Enum):
-    """What happens to a message for a connection whose outbox is full."""
+    """What happens to a message for a receiver whose queue is full."""
 
-    #: Leave the message out for this receiver, and count it in its statistics.
+    #: Wait for room, until a deadline.
+    WAIT = "wait"
+    #: Leave out the oldest messages that may be left out, to make room.
+    DROP_OLDEST = "drop oldest"
+    #: Leave the message out for this receiver.
     DROP_NEWEST = "drop newest"
-    #: Close the receiver with 1008 "slow consumer".
+    #: Put it in the place of a waiting message of the same key, full or not: the newer one says
+    #: it all. Where there is none and no room, as DROP_OLDEST.
+    COALESCE = "coalesce"
+    #: Close the receiver with 1013 "slow consumer". Not 1008, which tells a client to stay away:
+    #: who was too slow may come back, and ask for what is missing.
     CLOSE = "close"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """An overflow policy for one class of messages, with what it needs.
+
+    Only messages under DROP_OLDEST, DROP_NEWEST and COALESCE are ever left out. Those under WAIT
+    and CLOSE take the place of the oldest of them, and wait or close only where there is none.
+    """
+
+    #: Closing is the default: who is closed knows that something is missing.
+    overflow: Overflow = Overflow.CLOSE
+    #: Seconds that WAIT waits for room. Long enough for a bad moment of a mobile network, and a
+    #: quarter of `Timeouts.write`, after which the connection is given up.
+    timeout: float = 5
+    #: What COALESCE tells messages apart by; it has no default.
+    key: Hashable = None
+    #: Makes the message that tells a receiver how many of this policy it has missed, in their
+    #: place; None: what the link has for all (`attach`).
+    gap: Callable[[int], Message] | None = None
+
+    def __post_init__(self) -> None:
+        _positive(self, "timeout")
+        if self.overflow is Overflow.COALESCE and self.key is None:
+            raise ValueError("Policy.key must be given for COALESCE")
+
+
+@dataclass(frozen=True, slots=True)
+class LinkLimits:
+    """What a link (`attach`) may hold for its receiver, beside what the channel itself holds."""
+
+    #: The backlog's mark: at so many messages, or bytes, the overflow policy rules. Four outboxes
+    #: of a WebSocket: a second or two of a busy room, or a few seconds of a slow network.
+    messages: int = 256
+    bytes: int = 2**18
+    #: Seconds in which what is queued may leave when the link's block ends, and in which a
+    #: channel that is closed for slowness must be closed.
+    close: float = 5
+
+    def __post_init__(self) -> None:
+        _positive(self, *self.__slots__)
+        if math.isinf(self.close):
+            raise ValueError("LinkLimits.close must be finite: every ending is bounded")
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How much of a topic's history a store keeps. What is over any of these goes, oldest first."""
+
+    #: Entries. More than a client misses while its user walks through a tunnel.
+    max_entries: int = 1000
+    #: Bytes of data. An entry that is larger alone is not kept.
+    max_bytes: int = 2**20
+    #: Seconds. ``math.inf`` keeps entries until others take their place.
+    max_age: float = 300
+
+    def __post_init__(self) -> None:
+        _positive(self, *self.__slots__)

@@ -14,7 +14,12 @@
     |-- ConnectFailed               also OSError: no connection to the address, or no TLS on it
     |   `-- ProxyError              .response: the proxy does not lead there
     |-- ProtocolError               .code, .reason: the peer broke the protocol
+    |-- StoreFailed                 a store could not do its work; the cause is chained
+    |-- BrokerFailed                a broker did not take a message; the cause is chained
+    |-- InvalidMessage              also ValueError: .path, .message, .code: not what its type says
+    |-- RoomFull                    .room, .limit: a room has as many members as it may
     `-- Refused                     raised by *your* check: .status, .reason
+        `-- NoCredentials           there was nothing to check
 
 Whoever writes for any `trio.abc.Channel` catches Trio's three; whoever wants the close code
 catches `ConnectionEnded`. A message of the wrong type is a plain `TypeError`, a close code that
@@ -28,6 +33,7 @@ import trio
 from .types import Close, Headers, Response
 
 __all__ = [
+    "BrokerFailed",
     "ConnectFailed",
     "ConnectionBroken",
     "ConnectionClosedByUs",
@@ -37,9 +43,13 @@ __all__ = [
     "HandshakeInvalid",
     "HandshakeRejected",
     "HandshakeTimeout",
+    "InvalidMessage",
+    "NoCredentials",
     "ProtocolError",
     "ProxyError",
     "Refused",
+    "RoomFull",
+    "StoreFailed",
     "TriowebError",
 ]
 
@@ -132,6 +142,38 @@ class ProtocolError(TriowebError):
         self.reason = reason
 
 
+class StoreFailed(TriowebError):
+    """A `trioweb.abc.Store` could not do its work: no room, no database. The cause is chained."""
+
+
+class BrokerFailed(TriowebError):
+    """A `trioweb.abc.Broker` did not take a message, or may not have. The cause is chained."""
+
+
+class InvalidMessage(TriowebError, ValueError):
+    """A message does not validate: raised by the `decode` of a codec, and by what stands on one.
+
+    ``path`` says where it is wrong, as ``$.rooms[3].name`` (``$`` is the whole message), and
+    ``message`` what is, in one short line. ``code`` is what the wire protocol calls it: "invalid",
+    or "unknown-type" for a type of message that nobody handles.
+    """
+
+    def __init__(self, message: str, *, path: str = "$", code: str = "invalid") -> None:
+        super().__init__(f"{message} - at {path}")
+        self.message = message
+        self.path = path
+        self.code = code
+
+
+class RoomFull(TriowebError):
+    """A room of the toolkit has ``limit`` members, and takes no more."""
+
+    def __init__(self, room: str, limit: int) -> None:
+        super().__init__(f"the room {room!r:.80} is full: {limit} members")
+        self.room = room
+        self.limit = limit
+
+
 class Refused(TriowebError):
     """Raise it in an authentication check to turn a peer away.
 
@@ -147,3 +189,7 @@ class Refused(TriowebError):
         self.reason = reason
         self.status = status
         self.headers = headers or Headers()
+
+
+class NoCredentials(Refused):
+    """Nothing was there to check, so that `AnyOf` goes on to the next way, a first message too."""

@@ -4,89 +4,39 @@ from __future__ import annotations
 
 import logging
 import signal
-import ssl
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 import trio
 
-from .abc import Observer
 from .attendant import Attendant
-from .auth import Authenticate
-from .config import Deflate, Heartbeat, Limits, Timeouts
+from .config import Timeouts
 from .connection import WebSocket, lifecycle_of
-from .forwarded import TrustedProxies
-from .listening import accept_all, default_room, is_loopback, name_of, open_listeners, url_of
+from .guard import Gate, ServerStatistics, Visit
+from .idle import IDLE
+from .listening import accept_all, is_loopback, name_of, open_listeners, url_of
 from .nursery import OwnNursery
-from .pages import OnRequest
+from .options import Options, ServerOptions, check_options
+from .principals import Principals
 from .protocol.framer import framer
 from .protocol.machine import check_close
 from .routing import Handler
-from .serving import Options, handshake, run_handler
-from .transport import SocketTransport, StreamTransport, Transport
+from .serving import handshake, run_handler
+from .transport import SocketTransport, StreamTransport, Transport, host_and_port
 from .types import Close, CloseCode
 
-__all__ = ["Server", "ServerOptions", "open_server", "serve"]
+__all__ = ["Server", "open_server", "serve"]
 
 logger = logging.getLogger("trioweb.server")
 
 #: The name of every connection's task; one string for all of them.
 _TASK = "trioweb.server.Server._run_handler"
 
-#: Who comes to a full server hears so; so many at a time, and whoever comes on top is cut. They
-#: cost as much as a handshake each, and must not become the way to exhaust the server.
-_REFUSALS = 32
-
 #: Of a drain's timeout, the part at its end in which cancelled handlers may clean up.
 _CLEAN_UP = 0.1
-
-
-class ServerOptions(TypedDict, total=False):
-    """The options of `serve` and `open_server`, all of them optional."""
-
-    #: The name or address to listen on; None is every address. Default ``"localhost"``: loopback.
-    host: str | None
-    #: Serve TLS (``wss``) with this context. Default None: plain TCP.
-    ssl_context: ssl.SSLContext | None
-    #: Serve on these, and close them at the end; ``port`` then means nothing, and ``host`` only
-    #: whether `Server.url` says ``localhost``.
-    listeners: Sequence[trio.abc.Listener[trio.abc.Stream]] | None
-    #: Names this server speaks, its favourite first, or a function from the names offered to one
-    #: of them or None. Default: none.
-    subprotocols: Sequence[str] | Callable[[Sequence[str]], str | None]
-    #: The origins whose pages may connect beside the server's own host, such as
-    #: ``https://example.org``; others get 403. None: every page. Default: none but its own.
-    #: Clients that are no browsers send no Origin and pass.
-    origins: Sequence[str] | None
-    #: Who may connect (see `trioweb.auth`). Must be written out off loopback, be it as None.
-    authenticate: Authenticate
-    #: Asked before every upgrade and for every plain request; a response that it returns is sent
-    #: instead of the upgrade. Default None: plain requests get 426.
-    on_request: OnRequest | None
-    #: The proxies in front of the server, and how they name the client. Default None: there is
-    #: none. With it, other machines can reach the server, be it on loopback or not.
-    proxies: TrustedProxies | None
-    #: Connections at a time, their handshakes included; who comes on top gets 503 with
-    #: ``Retry-After``, and whoever is there is served on. Default: 10,000, which idle hold about
-    #: 140 MB, and no more than three quarters of the file descriptors that the process may open
-    #: (``ulimit -n``), so that some are left to say no with, and for files.
-    max_connections: int
-    #: Sizes and counts of one connection. Default ``Limits()``.
-    limits: Limits
-    #: Deadlines. Default ``Timeouts()``.
-    timeouts: Timeouts
-    #: Pings to silent peers. Default ``Heartbeat()``; None: none.
-    heartbeat: Heartbeat | None
-    #: Compression for clients that offer it (RFC 7692). Default ``Deflate()``; None: none.
-    deflate: Deflate | None
-    #: Signals that drain the server; a second one cancels the handlers. Default: none, so that
-    #: an embedding application keeps its own handling.
-    signals: Iterable[signal.Signals]
-    #: Hooks on connections. Default: none.
-    observers: Sequence[Observer]
 
 
 class Server:
@@ -107,7 +57,9 @@ class Server:
         self._handshakes: set[trio.CancelScope] = set()
         self._running: dict[WebSocket, None] = {}
         self._connections: dict[WebSocket, None] = {}
-        self._refusals = 0
+        self._principals = Principals(self._connections)
+        self._gate = Gate(options.guard, options.max_connections)
+        self._upgraded = 0
         self._changed = trio.lowlevel.ParkingLot()
         self._accepting = trio.CancelScope()
         #: Around all handlers: a drain cancels those that are left all at once.
@@ -133,6 +85,43 @@ class Server:
         A peer that has yet to pass `FirstMessage` is not among them.
         """
         return self._connections.keys()
+
+    def statistics(self) -> ServerStatistics:
+        """Return the counts as they are now."""
+        gate = self._gate
+        return ServerStatistics(
+            connections=len(self._connections),
+            others=gate.inside - len(self._connections),
+            upgraded=self._upgraded,
+            refused=gate.refused.copy(),
+            clients=len(gate.clients),
+            buckets=gate.buckets,
+        )
+
+    def connections_of(self, principal: Any) -> list[WebSocket]:
+        """Return the connections of one principal, as it was when its handler began.
+
+        Principals that are equal are one. Those that can be hashed are found at once.
+        """
+        return self._principals.connections_of(principal)
+
+    async def close_principal(self, principal: Any, *, code: int = 4403, reason: str = "") -> int:
+        """Close all connections of a principal, wait until they are, and return how many.
+
+        In their handlers `receive` raises `ConnectionBroken`. All together take `Timeouts.close`
+        at most; cancelling this leaves them closing. Whoever is on the way in is closed on
+        arrival; take the credentials back first, so that nobody comes in anew. Raises
+        `ValueError` for a code that may not be sent.
+        """
+        close = check_close(code, reason)
+        lives = [lifecycle_of(ws) for ws in self.connections_of(principal)]
+        self._principals.close(principal, close)
+        for life in lives:
+            life.refuse(close)
+        await trio.lowlevel.checkpoint()
+        for life in lives:
+            await life.down.wait()
+        return len(lives)
 
     async def drain(
         self,
@@ -212,51 +201,56 @@ class Server:
                             nursery.start_soon(accept, listener, arrived)
 
     async def _run_handler(self, stream: trio.abc.Stream | SocketTransport) -> None:
-        ws = await self._shake_hands(stream)
-        del stream  # it is the connection's now, or closed
-        if ws is None:
-            return
-        self._running[ws] = None
-        try:
-            await run_handler(ws, self._options, self._admit)
-        finally:
-            del self._running[ws]
-            self._connections.pop(ws, None)
-            self._changed.unpark_all()
-            if self._deadline is not None and trio.current_time() > self._deadline:
-                logger.warning(
-                    "%s: the handler %s ended after the drain's deadline", ws.id, self._name(ws)
-                )
-
-    async def _shake_hands(self, stream: trio.abc.Stream | SocketTransport) -> WebSocket | None:
-        ws: WebSocket | None = None
-        served = len(self._handshakes) + len(self._running) - self._refusals
-        full = served >= self._options.max_connections
-        try:
-            if full and self._refusals >= _REFUSALS:
-                ends = stream if isinstance(stream, Transport) else StreamTransport(stream)
-                logger.info("%s: cut, the server is full", name_of(ends))
-                return None
-            self._refusals += full
-            try:
-                ws = await handshake(
-                    stream,
-                    self._options,
-                    self._attendant,
-                    self.draining,
-                    self._handshakes,
-                    full=full,
-                )
-            finally:
-                self._refusals -= full
-                self._changed.unpark_all()
-        finally:
+        with Visit(self._gate) as visit:
+            ws = await self._shake_hands(stream, visit)
+            del stream  # it is the connection's now, or closed
             if ws is None:
+                return
+            self._upgraded += 1
+            lifecycle_of(ws).reading.meter = visit.upgraded()
+            self._running[ws] = None
+            try:
+                await run_handler(ws, self._options, visit, self._admit)
+            finally:
+                del self._running[ws]
+                self._connections.pop(ws, None)
+                self._principals.settle()
+                self._principals.remove(ws)
+                self._changed.unpark_all()
+                if ws.closed is IDLE:
+                    visit.count("idle")
+                if self._deadline is not None and trio.current_time() > self._deadline:
+                    logger.warning(
+                        "%s: the handler %s ended after the drain's deadline", ws.id, self._name(ws)
+                    )
+
+    async def _shake_hands(
+        self, stream: trio.abc.Stream | SocketTransport, visit: Visit
+    ) -> WebSocket | None:
+        ws: WebSocket | None = None
+        self._principals.arrive()
+        try:
+            if self._gate.by_client and self._options.proxies is None:
+                visit.identify(host_and_port(_ends(stream).remote_address))
+            if visit.cut:
+                logger.info("%s: cut, too many are being turned away", name_of(_ends(stream)))
+                return None
+            ws = await handshake(
+                stream, self._options, self._attendant, self.draining, self._handshakes, visit
+            )
+        finally:
+            self._changed.unpark_all()
+            if ws is None:
+                self._principals.settle()
                 await trio.aclose_forcefully(stream)
         return ws
 
     def _admit(self, ws: WebSocket) -> None:
         self._connections[ws] = None
+        self._principals.add(ws)
+        missed = self._principals.settle(ws.principal)
+        if missed is not None:
+            lifecycle_of(ws).refuse(missed)
         if self._close is not None:  # its upgrade was on its way when the drain began
             lifecycle_of(ws).drain(self._close)
 
@@ -308,6 +302,10 @@ async def serve(
         await server.wait_drained()
 
 
+def _ends(stream: trio.abc.Stream | SocketTransport) -> Transport:
+    return stream if isinstance(stream, SocketTransport) else StreamTransport(stream)
+
+
 @asynccontextmanager
 async def open_server(
     handler: Handler, port: int, **options: Unpack[ServerOptions]
@@ -327,18 +325,7 @@ async def open_server(
 async def _listening(
     handler: Handler, port: int, options: ServerOptions
 ) -> AsyncGenerator[tuple[Server, trio.Nursery]]:
-    unknown = options.keys() - ServerOptions.__annotations__.keys()
-    if unknown:
-        raise TypeError(f"unknown options: {', '.join(sorted(unknown))}")
-    context = options.get("ssl_context")
-    if context is not None and context.protocol is ssl.PROTOCOL_TLS_CLIENT:
-        raise ValueError("ssl_context is a client's: use create_default_context(CLIENT_AUTH)")
-    for name in ("origins", "subprotocols"):
-        if isinstance(options.get(name), str):  # which is a sequence, of letters
-            raise ValueError(f"{name} is a list of strings, not one string")  # noqa: TRY004 - like every other wrong option
-    room = options.get("max_connections")
-    if room is not None and room < 1:
-        raise ValueError(f"max_connections must be positive, not {room}")
+    check_options(options)
     host = options.get("host", "localhost")
     listeners = options.get("listeners")
     if listeners is None:
@@ -354,21 +341,7 @@ async def _listening(
                 "if everybody may connect"
             )
         server = Server(
-            Options(
-                handler=handler,
-                ssl_context=context,
-                subprotocols=options.get("subprotocols", ()),
-                origins=options.get("origins", ()),
-                authenticate=options.get("authenticate"),
-                on_request=options.get("on_request"),
-                proxies=options.get("proxies"),
-                max_connections=default_room() if room is None else room,
-                limits=options.get("limits", Limits()),
-                timeouts=options.get("timeouts", Timeouts()),
-                heartbeat=options.get("heartbeat", Heartbeat()),
-                deflate=options.get("deflate", Deflate()),
-                observers=options.get("observers", ()),
-            ),
+            Options.of(handler, options),
             listeners,
             host,
         )

@@ -28,7 +28,7 @@ from tests.helpers import (
 )
 from tests.testing.test_sniffer import hand_made
 from trioweb import Heartbeat, Response, Timeouts, WebSocket, broadcast, connect, open_server
-from trioweb.server import ServerOptions
+from trioweb.options import ServerOptions
 from trioweb.testing import (
     Conditions,
     Entry,

@@ -11,7 +11,8 @@ import trio
 from ..client import connect
 from ..connection import WebSocket
 from ..nursery import OwnNursery
-from ..server import ServerOptions, open_server
+from ..options import ServerOptions
+from ..server import open_server
 from .faults import Conditions
 from .network import Link, VirtualNetwork
 

@@ -11,8 +11,9 @@ import trio
 import trio.testing
 
 from ..nursery import OwnNursery
+from ..options import ServerOptions
 from ..routing import Handler
-from ..server import ServerOptions, open_server
+from ..server import open_server
 from ..types import Side
 from .network import VirtualNetwork
 from .recorder import Entry, Recorder, parse_recording
