@@ -42,8 +42,8 @@ class Encoder:
     def message(self, message: Message, compress: bool | None = None) -> list[bytes]:
         """Encode a message; ``compress`` None leaves that to its size."""
         if self._deflater is None:
-            first = Opcode.TEXT if isinstance(message, str) else Opcode.BINARY
-            return self._cut(first, message, last=True)
+            opcode = Opcode.TEXT if isinstance(message, str) else Opcode.BINARY
+            return self._cut(opcode, message, last=True)
         first, data = _payload(message)
         return self._whole(first, data, self._deflater.pack(data, compress))
 
