@@ -14,9 +14,12 @@ from .addresses import Proxy
 from .auth import FirstMessage
 from .broadcast import Delivery, broadcast
 from .client import connect
-from .config import Backoff, Deflate, Heartbeat, Limits, Overflow, Timeouts
+from .config import Backoff, CallLimits, Deflate, Heartbeat, Limits, Overflow, Timeouts
 from .connection import Statistics, WebSocket
 from .errors import (
+    CallError,
+    CallLost,
+    CallTimeout,
     ConnectFailed,
     ConnectionBroken,
     ConnectionClosedByUs,
@@ -49,6 +52,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Backoff",
+    "CallError",
+    "CallLimits",
+    "CallLost",
+    "CallTimeout",
     "Close",
     "CloseCode",
     "ConnectFailed",
