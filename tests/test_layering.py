@@ -19,7 +19,7 @@ LONGEST = 400
 #: Module names below ``trioweb.``; ``x.*`` stands for every module of the package ``x``. The
 #: names that do not exist yet keep their place.
 LAYERS: dict[str, list[str]] = {
-    "0 vocabulary": ["types", "errors", "config", "abc"],
+    "0 vocabulary": ["types", "positions", "errors", "config", "abc"],
     "1 protocol, without I/O": [
         "protocol.http",
         "protocol.deflate",
@@ -287,6 +287,7 @@ def test_checker_finds(module: str, source: str, breach: str) -> None:
         ("connection", "from .protocol import Machine\nfrom .protocol.machine import Machine"),
         ("server", "from trioweb import config, connection"),
         ("codecs.json", "from ..abc import Codec\nimport msgspec\nfrom .checked import Checked"),
+        ("stores.sqlite", "from .transactions import Transactions"),
         ("toolkit.pubsub", "from ..brokers.memory import Memory\nfrom .rooms import Rooms"),
         ("testing.network", "from .pairs import pair\nfrom ..server import serve"),
     ],

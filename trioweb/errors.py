@@ -14,6 +14,8 @@
     |-- ConnectFailed               also OSError: no connection to the address, or no TLS on it
     |   `-- ProxyError              .response: the proxy does not lead there
     |-- ProtocolError               .code, .reason: the peer broke the protocol
+    |-- StoreFailed                 a store could not do its work; the cause is chained
+    |-- BrokerFailed                a broker did not take a message; the cause is chained
     |-- InvalidMessage              also ValueError: .path, .message, .code: not what its type says
     |-- CallError                   .code, .message, .path, .data: a call has failed
     |   |-- CallTimeout             also trio.TooSlowError: its time has passed
@@ -34,6 +36,7 @@ import trio
 from .types import Close, Headers, Response
 
 __all__ = [
+    "BrokerFailed",
     "CallError",
     "CallLost",
     "CallTimeout",
@@ -50,6 +53,7 @@ __all__ = [
     "ProtocolError",
     "ProxyError",
     "Refused",
+    "StoreFailed",
     "TriowebError",
 ]
 
@@ -140,6 +144,14 @@ class ProtocolError(TriowebError):
         super().__init__(f"{code}: {reason}")
         self.code = code
         self.reason = reason
+
+
+class StoreFailed(TriowebError):
+    """A `trioweb.abc.Store` could not do its work: no room, no database. The cause is chained."""
+
+
+class BrokerFailed(TriowebError):
+    """A `trioweb.abc.Broker` did not take a message, or may not have. The cause is chained."""
 
 
 class InvalidMessage(TriowebError, ValueError):
