@@ -165,6 +165,19 @@ class Link(CodedChannel):
             await trio.lowlevel.checkpoint()
             self.send_nowait(value, policy)
 
+    async def send_made(self, make: Callable[[], Message]) -> None:
+        """Send what ``make`` returns, called once there is room, so that nobody waits with it.
+
+        `trio.Cancelled` means that nothing was queued. Raises as `send` does, and what it raises.
+        """
+        await trio.lowlevel.checkpoint()
+        async with self._turnstile:
+            while self.behind and not (self.ended or self._backlog.make_room()):
+                await self._waiting.park()
+            if self.ended:
+                raise self._end_error()
+            self._put(make(), _KEEP)
+
     async def wait_written(self) -> None:
         """Wait until the channel has taken all that was sent, so that nothing waits here.
 

@@ -164,13 +164,10 @@ class Peer:
         `TypeError` if the params cannot be encoded.
         """
         if timeout is None:
-            value = await self._call(method, params, key)
-        else:
-            with trio.move_on_after(timeout) as scope:
-                value = await self._call(method, params, key)
-            if scope.cancelled_caught:
-                raise _too_late(method, timeout)
-        return read(value, result)
+            return read(await self._call(method, params, key), result)
+        with trio.move_on_after(timeout):
+            return read(await self._call(method, params, key), result)
+        raise _too_late(method, timeout)
 
     @overload
     def stream(
@@ -272,6 +269,8 @@ class Peer:
         self._last_id = id_ = self._last_id + 1
 
         def make() -> Call:
+            if self.ended:  # while this waited for room
+                raise trio.ClosedResourceError
             left = trio.current_effective_deadline() - trio.current_time()
             return Call(id_, method, params, None if left == inf else max(0.0, left), key, window)
 
@@ -288,7 +287,7 @@ class Peer:
     async def _put(self, make: Make, sent: Sent | None = None) -> None:
         try:
             if self.ended:
-                raise trio.ClosedResourceError("the peer is over")
+                raise trio.ClosedResourceError
             await self._postbox.put(make, sent)
         except ENDED as error:
             raise CallLost(_why(self._error or error), sent=False) from error
@@ -331,11 +330,10 @@ class Peer:
             waiting.finish(error)
 
     def end(self, error: Exception | None) -> None:
-        """End the link and all calls, for the link's own end or because the block was left."""
+        """End all calls, because of the link's end or since the block is left."""
         if self.ended:
             return
         self._error = error
-        self.link.end(error)
         self._ended.open()
         waiting, self._waiting = self._waiting, {}
         # Who waits for a place hears of it too, and each gives the place to the next.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Hashable
-from contextlib import suppress
 from types import TracebackType
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 import trio
 
@@ -17,6 +17,8 @@ from .wire import MSGPACK, Error, Result
 
 __all__ = ["Once", "Run"]
 
+logger = logging.getLogger("trioweb.rpc")
+
 #: Runs a method; its failure is an `Error`.
 Method: TypeAlias = Callable[[], Awaitable[Result | Error]]
 
@@ -24,15 +26,30 @@ Method: TypeAlias = Callable[[], Awaitable[Result | Error]]
 class Run:
     """One run of a method, for all who wait for it."""
 
-    __slots__ = ("_done", "_finished", "_outcome", "_scope", "_waiting")
+    __slots__ = ("_done", "_outcome", "_waiting", "finished", "scope")
 
     def __init__(self, deadline: float) -> None:
-        self._scope = trio.CancelScope(deadline=deadline)
+        self.scope = trio.CancelScope(deadline=deadline)
+        #: When the outcome was there, on Trio's clock.
+        self.finished = deadline
         self._done = Gate()
         self._outcome: Message = b""
-        #: When that was, on Trio's clock.
-        self._finished = deadline
         self._waiting = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of the outcome."""
+        return len(self._outcome)
+
+    def finish(self, outcome: Result | Error) -> None:
+        """Keep the outcome as bytes, and wake those who wait for it."""
+        try:
+            self._outcome = MSGPACK.encode(outcome)
+        except TypeError:
+            logger.exception("the result of a method cannot be sent")
+            self._outcome = MSGPACK.encode(Error(id=1, code="internal"))
+        self.finished = trio.current_time()
+        self._done.open()
 
     async def wait(self) -> Result | Error:
         """Wait for the outcome; each call returns one of its own."""
@@ -48,16 +65,16 @@ class Run:
     def give_up(self) -> None:
         """Cancel the run, if nobody else waits for it."""
         if not self._waiting:
-            self._scope.cancel()
+            self.scope.cancel()
 
 
 class Once:
     """Keeps the results of calls by their keys, while its ``async with`` block lasts.
 
     A call with a key runs in the block's nursery, not in the connection's: it goes on when the
-    link breaks, until its deadline, so that the call repeated on the next connection gets its result,
-    be that a value or an error. A run that was cancelled by its caller, or whose time was up, is
-    forgotten.
+    link breaks, until its deadline, so that the call repeated on the next connection gets its
+    result, be that a value or an error. A run that was cancelled by its caller, or whose time was
+    up, is forgotten.
 
     It keeps at most ``count`` keys and ``size`` bytes of results, each for ``age`` seconds: longer
     than a client tries to come back. Beyond that the oldest result goes; where all are still
@@ -78,7 +95,7 @@ class Once:
         self._finished: dict[Hashable, Run] = {}
         self._held = 0
 
-    async def __aenter__(self) -> Once:
+    async def __aenter__(self) -> Self:
         self._nursery = await self._manager.__aenter__()
         return self
 
@@ -114,13 +131,41 @@ class Once:
         return run
 
     async def _run(self, key: Hashable, run: Run, method: Method) -> None:
-        outcome: Result | Error = Error(id=1, code="cancelled", message="the method was cancelled")
-        kept = False
+        outcome: Result | Error | None = None
         try:
-            with run._scope:  # noqa: SLF001 - made here
+            with run.scope:
                 outcome = await method()
-                kept = True
-            if run._scope.cancelled_caught and run._scope.deadline <= trio.current_time():
-                outcome = Error(id=1, code="timeout", message="the method took too long")
         finally:
+            kept = outcome is not None
+            if outcome is None:
+                late = run.scope.cancelled_caught and run.scope.deadline <= trio.current_time()
+                outcome = Error(id=1, code="timeout" if late else "cancelled")
             self._finish(key, run, outcome, kept=kept)
+
+    def _finish(self, key: Hashable, run: Run, outcome: Result | Error, *, kept: bool) -> None:
+        del self._running[key]
+        run.finish(outcome)
+        if kept:
+            self._finished[key] = run
+            self._held += run.size
+            self._make_room()
+
+    def _expire(self) -> None:
+        """Forget the results that are too old."""
+        before = trio.current_time() - self._age
+        while self._finished and self._oldest().finished <= before:
+            self._forget_oldest()
+
+    def _make_room(self) -> None:
+        # The newest stays, however large it is: it is the one that may be asked for.
+        while self._finished and (
+            len(self) > self._count or (self._held > self._size and len(self._finished) > 1)
+        ):
+            self._forget_oldest()
+
+    def _oldest(self) -> Run:
+        return next(iter(self._finished.values()))
+
+    def _forget_oldest(self) -> None:
+        key = next(iter(self._finished))
+        self._held -= self._finished.pop(key).size

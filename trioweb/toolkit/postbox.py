@@ -17,8 +17,8 @@ __all__ = ["ENDED", "Make", "Postbox", "Sent"]
 #: What sending raises at the link's end.
 ENDED = (trio.BrokenResourceError, trio.ClosedResourceError)
 
-#: Makes a message when there may be room for it, so that no more than one waits encoded. It is
-#: called again if there was no room after all.
+#: Makes a message when there is room for it, so that those who wait hold none; it may be called
+#: before, to see.
 Make: TypeAlias = Callable[[], WireMessage]
 #: Is called in the same step as the message is queued.
 Sent: TypeAlias = Callable[[], None]
@@ -33,25 +33,27 @@ class _Late(NamedTuple):
 
 
 class Postbox:
-    """Sends the messages of one peer in order; any number of tasks may use it.
+    """Sends the messages of one peer; any number of tasks may use it.
 
     All methods but `post` raise what the link raises at its end, and `TypeError` for what cannot be
     encoded.
     """
 
-    __slots__ = ("_format", "_gate", "_late", "_link", "_nursery")
+    __slots__ = ("_format", "_late", "_link", "_nursery")
 
     def __init__(self, link: Link, format_: Format, nursery: trio.Nursery) -> None:
         self._link = link
         self._format = format_
         self._nursery = nursery
-        #: Those who wait for room, first come, first served.
-        self._gate = trio.StrictFIFOLock()
+        #: What waits for room, without a task of its own for each.
         self._late: deque[_Late] = deque()
 
     def offer(self, message: WireMessage) -> bool:
         """Send without waiting; return False if there is no room, or others wait for it."""
-        return not self._gate.locked() and self._offer(message)
+        try:
+            return self._link.send_nowait(self._format.encode(message), _KEEP)
+        except trio.WouldBlock:
+            return False
 
     async def put(self, make: Make, sent: Sent | None = None) -> None:
         """Send, waiting for room; `trio.Cancelled` means that nothing was sent.
@@ -59,12 +61,8 @@ class Postbox:
         No checkpoint if there is room at once.
         """
         if not self.offer(make()):
-            async with self._gate:
-                while not self._offer(make()):
-                    await self._link.wait_room()
-                if sent is not None:
-                    sent()
-        elif sent is not None:
+            await self._link.send_made(lambda: self._format.encode(make()))
+        if sent is not None:
             sent()
 
     def post(self, make: Make, sent: Sent | None = None) -> None:
@@ -73,15 +71,15 @@ class Postbox:
         What is posted waits here without a bound: the callers have bounds of their own.
         """
         try:
-            if self._late or not self.offer(make()):
-                self._late.append(_Late(make, sent))
-                if len(self._late) == 1:
-                    self._nursery.start_soon(self._send_late, name="late messages")
+            if not self._late and self.offer(make()):
+                if sent is not None:
+                    sent()
                 return
         except ENDED:
             return
-        if sent is not None:
-            sent()
+        self._late.append(_Late(make, sent))
+        if len(self._late) == 1:
+            self._nursery.start_soon(self._send_late, name="late messages")
 
     async def _send_late(self) -> None:
         try:
@@ -90,9 +88,3 @@ class Postbox:
                 self._late.popleft()
         except ENDED:
             self._late.clear()
-
-    def _offer(self, message: WireMessage) -> bool:
-        try:
-            return self._link.send_nowait(self._format.encode(message), _KEEP)
-        except trio.WouldBlock:
-            return False
