@@ -88,6 +88,7 @@ LAYERS: dict[str, list[str]] = {
         "toolkit.postbox",
         "toolkit.streams",
         "toolkit.calling",
+        "toolkit.peer",
         "toolkit.once",
         "toolkit.methods",
         "toolkit.answering",

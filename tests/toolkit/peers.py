@@ -12,7 +12,7 @@ import trio
 from tests.channels import channel_pair
 from tests.helpers import guard
 from trioweb import Message
-from trioweb.testing import Conditions, Link, no_orphans, open_pair
+from trioweb.testing import Conditions, no_orphans, open_pair
 from trioweb.toolkit.rpc import JSON, MSGPACK, Methods, Peer, open_peer
 from trioweb.toolkit.wire import WireMessage
 
@@ -23,7 +23,7 @@ on_every_kind = pytest.mark.parametrize("kind", KINDS)
 @asynccontextmanager
 async def channels(
     kind: str, conditions: Conditions | None = None
-) -> AsyncGenerator[tuple[trio.abc.Channel[Message], trio.abc.Channel[Message], Link | None]]:
+) -> AsyncGenerator[tuple[trio.abc.Channel[Message], trio.abc.Channel[Message], Any]]:
     if kind == "websocket":
         async with open_pair(conditions=conditions) as pair:
             yield pair.client, pair.server, pair.link
@@ -36,7 +36,8 @@ class Peers(NamedTuple):
 
     caller: Peer
     callee: Peer
-    link: Link | None
+    #: That of a WebSocket, for faults.
+    link: Any
 
 
 @asynccontextmanager
@@ -72,7 +73,7 @@ class Stranger:
             message = one if isinstance(one, (str, bytes)) else JSON.encode(one)
             await self.channel.send(message)
 
-    async def hear(self) -> WireMessage:
+    async def hear(self) -> Any:
         return JSON.decode(await self.channel.receive())
 
 

@@ -16,9 +16,8 @@ from tests.channels import channel_pair
 from tests.toolkit.peers import channels, on_every_kind, open_peers, open_stranger
 from trioweb import CallError, CallLost, CallTimeout
 from trioweb.testing import Conditions, Partition, Reset, no_orphans, running_tasks
-from trioweb.toolkit.rpc import MSGPACK, Event, Methods, Peer, Reply, open_peer, serve_peer
+from trioweb.toolkit.rpc import JSON, MSGPACK, Event, Methods, Peer, Reply, open_peer, serve_peer
 from trioweb.toolkit.wire import Call, Cancel, Error, Notify, Result
-
 
 
 class Point(msgspec.Struct):
@@ -162,7 +161,9 @@ async def test_the_remaining_time_is_the_callees_deadline(kind, autojump_clock):
             await trio.sleep(4)
             assert await caller.call("wait", {"seconds": 1}) == pytest.approx(6, abs=0.1)
             assert await caller.call("wait", {"seconds": 1}, timeout=3) == pytest.approx(3, abs=0.1)
-            assert await caller.call("wait", {"seconds": 1}, timeout=99) == pytest.approx(4, abs=0.2)
+            assert await caller.call("wait", {"seconds": 1}, timeout=99) == pytest.approx(
+                4, abs=0.2
+            )
 
 
 @on_every_kind
@@ -197,7 +198,8 @@ async def test_a_deadline_at_the_callee_is_a_timeout_too(autojump_clock):
         await stranger.say(Call(1, "wait", timeout=3))
         answer = await stranger.hear()
         assert isinstance(answer, Error)
-        assert (answer.id, answer.code, trio.current_time()) == (1, "timeout", pytest.approx(3))
+        assert (answer.id, answer.code) == (1, "timeout")
+        assert trio.current_time() == pytest.approx(3)
         assert peer.statistics().incoming == 0
         async with trio.open_nursery() as nursery:
 
@@ -249,7 +251,9 @@ async def test_cancelling_the_caller_cancels_the_callee(kind, autojump_clock):
             await ended.wait()
         await trio.sleep(0.1)
         assert caller.statistics().outgoing == callee.statistics().incoming == 0
-        assert {task for task in running_tasks() if task not in before and "writer" not in task.name} == set()
+        assert {
+            task for task in running_tasks() if task not in before and "writer" not in task.name
+        } == set()
 
 
 async def test_a_cancelled_call_has_no_answer(autojump_clock):
@@ -278,7 +282,9 @@ async def test_a_late_answer_is_ignored(autojump_clock):
             await peer.call("x")
         call = await stranger.hear()
         assert await stranger.hear() == Cancel(call.id)
-        await stranger.say(Result(call.id), Error(id=call.id, code="x"), Result(99), Call(1, "ping"))
+        await stranger.say(
+            Result(call.id), Error(id=call.id, code="x"), Result(99), Call(1, "ping")
+        )
         assert await stranger.hear() == Result(1)
         assert peer.statistics().malformed == 0
 
@@ -361,7 +367,9 @@ async def test_calls_that_wait_for_a_place_or_for_room_hear_of_the_end(autojump_
         assert sorted(sent) == [False] * 4 + [True] * 2
 
 
-async def test_cancelled_calls_whose_cancel_was_not_sent_keep_nobody_waiting_at_the_end(autojump_clock):
+async def test_cancelled_calls_whose_cancel_was_not_sent_keep_nobody_waiting_at_the_end(
+    autojump_clock,
+):
     limits = trioweb.CallLimits(outgoing=2)
     async with open_stranger("memory", limits=limits) as (stranger, peer):
         async with trio.open_nursery() as nursery:
@@ -400,7 +408,7 @@ async def test_leaving_the_block_ends_what_runs_and_says_so(kind, autojump_clock
 
 
 async def test_calls_of_others_fail_when_the_block_is_left(autojump_clock):
-    async with open_stranger() as (stranger, _):
+    async with open_stranger() as (_, _):
         async with trio.open_nursery() as nursery:
             async with open_peer(channel_pair()[0]) as peer:
 
@@ -426,7 +434,7 @@ async def test_serving_ends_as_the_channel_does(autojump_clock):
     here, there = channel_pair()
     await here.aclose()
     await serve_peer(there, calculator())
-    async with channels("websocket") as (client, server, link):
+    async with channels("websocket") as (_, server, link):
         async with trio.open_nursery() as nursery:
 
             @nursery.start_soon
@@ -530,7 +538,7 @@ async def test_a_reply_knows_when_it_is_sent(kind, autojump_clock):
 
     @methods.method
     def at_once(peer: Peer) -> Reply:
-        event = JSON_EVENT
+        event = JSON.encode(Event("t"))
         return Reply("value", sent=lambda: peer.link.send_nowait(event))
 
     @methods.method
@@ -538,18 +546,13 @@ async def test_a_reply_knows_when_it_is_sent(kind, autojump_clock):
         await trio.sleep(1)
         return at_once(peer)
 
-    events = []
-    async with open_peers(kind, methods) as (_, _, _):
-        pass
+    events: list[Event] = []
     async with channels(kind) as (here, there, _), no_orphans():
         async with open_peer(there, methods), open_peer(here, on_event=events.append) as caller:
             for count, name in enumerate(("at_once", "in_a_task"), 1):
                 assert await caller.call(name) == "value"
                 await trio.sleep(0.1)
                 assert len(events) == count
-
-
-JSON_EVENT = trioweb.toolkit.wire.JSON.encode(Event("t"))
 
 
 async def test_a_reply_that_is_not_sent_says_so(caplog, autojump_clock):
@@ -571,8 +574,9 @@ async def test_a_reply_that_is_not_sent_says_so(caplog, autojump_clock):
         await stranger.say(Call(1, "hurt"))
         assert await stranger.hear() == Result(1)
         assert len(caplog.records) == 1
-        await stranger.say(Call(2, "reply"), Call(3, "reply"), Call(4, "reply"))
-        await wait_all_tasks_blocked()
+        for id_ in (2, 3, 4):
+            await stranger.say(Call(id_, "reply"))
+            await wait_all_tasks_blocked()
         assert said == ["sent", "sent"]  # one is in the writer's hand, and one fills the backlog
         await stranger.say(Cancel(4))
         await wait_all_tasks_blocked()

@@ -16,8 +16,9 @@ import trio
 from ..config import CallLimits
 from ..errors import CallError, CallLost, CallTimeout, ProtocolError
 from ..types import CloseCode
-from .calling import Peer, inside_method
+from .calling import inside_method
 from .methods import Invocation, Method, Methods, Reply
+from .peer import Peer, Tally
 from .postbox import ENDED, Postbox
 from .streams import Credit
 from .wire import Call, Cancel, Error, Item, Malformed, More, Notify, Result
@@ -42,13 +43,15 @@ class _End(NamedTuple):
 class _Incoming:
     """A call that runs."""
 
-    __slots__ = ("credit", "given_up", "scope")
+    __slots__ = ("credit", "given_up", "over", "scope")
 
     def __init__(self, deadline: float, window: int) -> None:
         self.scope = trio.CancelScope(deadline=deadline)
         self.credit = Credit(window)
-        #: Whether nothing more is said about it.
+        #: Whether its caller has given it up.
         self.given_up = False
+        #: Whether nothing more is said about it.
+        self.over = False
 
 
 class Answering:
@@ -57,13 +60,14 @@ class Answering:
     def __init__(
         self,
         peer: Peer,
+        tally: Tally,
         methods: Methods,
         postbox: Postbox,
         limits: CallLimits,
         nursery: trio.Nursery,
     ) -> None:
         self._peer = peer
-        self._tally = peer.tally
+        self._tally = tally
         self._methods = methods
         self._postbox = postbox
         self._limits = limits
@@ -111,7 +115,7 @@ class Answering:
         """End a call that its caller has given up."""
         incoming = self._calls.get(message.id)
         if incoming is not None:
-            incoming.given_up = True
+            incoming.given_up = incoming.over = True
             incoming.scope.cancel()
 
     def take_more(self, message: More) -> None:
@@ -155,8 +159,8 @@ class Answering:
         """Tell the callers that what runs will be cancelled, as far as there is room to."""
         with suppress(*ENDED):
             for id_, incoming in self._calls.items():
-                if not incoming.given_up:
-                    incoming.given_up = True
+                if not incoming.over:
+                    incoming.over = True
                     self._postbox.offer(Error(id=id_, code="cancelled", message="going away"))
 
     @property
@@ -202,7 +206,7 @@ class Answering:
         try:
             with incoming.scope:
                 await self._send(call, await self._work(call, incoming, begin))
-            if incoming.scope.cancelled_caught and not incoming.given_up:
+            if incoming.scope.cancelled_caught and not incoming.over:
                 await self._send(call, _End(_error(call.id, CallTimeout("the time is over"))))
         except ENDED:
             pass  # the reader finds that too
@@ -214,7 +218,8 @@ class Answering:
         try:
             value = await begin()
             if _is_stream(value):
-                value = await self._stream(call, incoming, value)
+                await self._stream(call, incoming, value)
+                value = None
         except Exception as error:  # noqa: BLE001 - it is logged there
             return self._failed(call, error)
         except BaseExceptionGroup as group:

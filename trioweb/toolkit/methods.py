@@ -13,8 +13,8 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from ..errors import CallError, InvalidMessage
-from .calling import Peer
 from .once import Once
+from .peer import Peer
 from .wire import convert
 
 __all__ = ["Handler", "Invocation", "Method", "Methods", "Middleware", "Reply"]
@@ -201,7 +201,7 @@ def _parameters(function: Callable[..., Any]) -> dict[str, _Parameter]:
             raise TypeError(f"{function!r}: the argument {one} can have no name in params")
     # The peer's annotation need not be there at run time.
     written = {one.name: one.annotation for one in found[1:] if one.annotation is not one.empty}
-    plain = function
+    plain: Any = function
     while isinstance(plain, partial):
         plain = plain.func
     names = getattr(plain, "__globals__", None) or getattr(plain.__call__, "__globals__", {})

@@ -15,9 +15,10 @@ from ..nursery import OwnNursery
 from ..types import CloseCode, Message
 from .answering import Answering
 from .attach import Link, attach
-from .calling import Peer, PeerStatistics
+from .calling import Calls
 from .methods import Invocation, Methods, Middleware, Reply
 from .once import Once
+from .peer import Peer, PeerStatistics, Tally
 from .postbox import ENDED, Postbox
 from .streams import Items
 from .wire import (
@@ -133,39 +134,41 @@ class _Reader:
         nursery: trio.Nursery,
     ) -> None:
         postbox = Postbox(link, format_, nursery)
-        self.peer = Peer(link, postbox, limits)
+        self._calls = calls = Calls(postbox, limits)
+        self._tally = Tally()
+        self.peer = Peer(link, calls, limits, self._tally)
         self._link = link
         self._decode = format_.decode
         self._limits = limits
         self._on_event = on_event
-        self._answering = answering = Answering(self.peer, methods, postbox, limits, nursery)
+        self._answering = answering = Answering(
+            self.peer, self._tally, methods, postbox, limits, nursery
+        )
         self._takers: Mapping[type, Callable[[Any], None]] = {
             Call: answering.take_call,
             Cancel: answering.take_cancel,
             More: answering.take_more,
             Notify: answering.take_notify,
-            Result: self.peer.take_end,
-            Item: self.peer.take_item,
+            Result: calls.take_end,
+            Item: calls.take_item,
             Error: self._take_error,
             Event: self._take_event,
         }
 
     async def run(self) -> None:
         """Read until the channel ends; raises what it does, if that was not clean."""
-        error: Exception | None = None
         try:
             async for message in self._link:
                 self._take(message)
-        except ENDED as broken:
-            error = broken
+        except ENDED as error:
+            self._end(error)
             raise
-        except ProtocolError as broken:
-            error = broken
-            logger.info("closed a peer: %s", broken)
+        except ProtocolError as error:
+            logger.info("closed a peer: %s", error)
             self._end(error)
-            await self._link.aclose(broken.code, broken.reason)
-        finally:
-            self._end(error)
+            await self._link.aclose(error.code, error.reason)
+        else:
+            self._end(None)
 
     async def run_quietly(self) -> None:
         """Read until the channel ends, whichever way."""
@@ -175,27 +178,27 @@ class _Reader:
     def leave(self) -> None:
         """Say that the methods will be cancelled, and end the calls."""
         self._answering.leave()
-        self.peer.end(None)
+        self._calls.end(None)
 
     def _end(self, error: Exception | None) -> None:
         self._link.end(error)
-        self.peer.end(error)
+        self._calls.end(error)
 
     def _take(self, message: Message) -> None:
         try:
             value = self._decode(message)
             self._takers[type(value)](value)
         except Malformed as error:
-            self.peer.tally.malformed += 1
+            self._tally.malformed += 1
             if error.call is not None:
-                self.peer.fail(error.call, CallError("invalid-result", str(error)))
-            if self.peer.tally.malformed > self._limits.malformed:
+                self._calls.fail(error.call, CallError("invalid-result", str(error)))
+            if self._tally.malformed > self._limits.malformed:
                 raise ProtocolError(CloseCode.INVALID_DATA, "too many malformed messages") from None
             self._answering.refuse(error.answer)
 
     def _take_error(self, error: Error) -> None:
         if error.id is not None:
-            self.peer.take_end(error)
+            self._calls.take_end(error)
         else:
             logger.warning("a peer did not understand us: %.200r %.200r", error.code, error.message)
 

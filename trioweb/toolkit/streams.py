@@ -67,7 +67,8 @@ class Items(Generic[_T]):
             if not (self.ended or self.asking) and self.owed * 2 >= self._window:
                 assert self.more is not None
                 self.more()
-            return read(item, self._kind)
+            value: _T = read(item, self._kind)
+            return value
         if self._error is not None:
             raise self._error
         raise StopAsyncIteration
