@@ -11,6 +11,7 @@ import trio
 
 from ..config import LinkLimits, Overflow, Policy
 from ..connection import WebSocket, check_message, lifecycle_of
+from ..errors import ConnectionBroken, ConnectionEnded
 from ..lifecycle import Lifecycle
 from ..protocol.assembler import size_of
 from ..types import Close, CloseCode, Message
@@ -260,6 +261,8 @@ class Outgoing:
             return self.life.send_error()
         if self._error is None:
             return trio.ClosedResourceError("the link has ended")
+        if isinstance(self._error, ConnectionEnded):
+            return ConnectionBroken(self._error.close)
         error = trio.BrokenResourceError(str(self._error))
         error.__cause__ = self._error
         return error
