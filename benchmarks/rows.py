@@ -22,10 +22,12 @@ _SOCKET = frozenset({"echo", "tls", "handshakes", "idle", "start"})
 _DEFLATE = frozenset({"deflate", "idle-deflate"})
 _BROADCAST = frozenset({"broadcast"})
 _ALL = _SOCKET | _DEFLATE | _BROADCAST
+#: What compares trioweb with itself.
+_TOOLKIT = frozenset({"json"})
 
 #: By the name that ``--systems`` takes. picows's listeners and trio-websocket cannot compress.
 SYSTEMS: dict[str, System] = {
-    "trioweb": System("trioweb", "trioweb", ("trioweb", "trio", "wsproto"), _ALL),
+    "trioweb": System("trioweb", "trioweb", ("trioweb", "trio", "wsproto"), _ALL | _TOOLKIT),
     "trioweb-pure": System(
         "trioweb (pure)", "trioweb", ("trioweb", "trio", "wsproto"), _ALL, {"TRIOWEB_PURE": "1"}
     ),
@@ -56,6 +58,7 @@ class Row:
     unit: str
     #: Server options: see `servers.Options`.
     batch: int = 0
+    app: str = ""
     #: Whether more is better.
     more: bool = True
 
@@ -110,6 +113,13 @@ def _rows() -> dict[str, Row]:
             "deliveries/s",
             batch=batch,
         )
+    for name, title, app in (
+        ("json", "64 x 16, small JSON", ""),
+        ("typed", "the same, typed and routed", "typed"),
+        ("typed-limited", "the same, rate-limited too", "limited"),
+    ):
+        options = {"connections": 64, "window": 16}
+        rows[name] = Row(title, "json", "echo", options, "echoes/s", app=app)
     rows["handshakes"] = Row(
         "handshakes, 32 at a time", "handshakes", "handshakes", {"connections": 32}, "upgrades/s"
     )

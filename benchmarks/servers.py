@@ -3,7 +3,8 @@
 ``python -m benchmarks.servers NAME`` listens on a free port of 127.0.0.1, prints one line of JSON
 with that port (and, for trioweb, which framer runs), and serves until it is killed. It echoes; with
 ``--batch N`` it sends each message that it gets to all connections, N times within one turn
-of its loop, and then gives the loop a turn. ``--tls FILE`` names a certificate with its key.
+of its loop, and then gives the loop a turn. ``--app`` lets trioweb echo by types. ``--tls FILE``
+names a certificate with its key.
 
 Modules that only a benchmark needs are imported by name: the type checkers run without them.
 """
@@ -15,7 +16,7 @@ import asyncio
 import json
 import logging
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -27,6 +28,8 @@ class Options(NamedTuple):
     #: 0: it echoes.
     batch: int = 0
     tls: ssl.SSLContext | None = None
+    #: "typed": trioweb echoes by `apps`; "limited": and counts for a rate limit.
+    app: str = ""
 
 
 def announce(port: int, **more: str) -> None:
@@ -41,6 +44,7 @@ def trioweb_server(options: Options) -> None:
     import trioweb
 
     server: trioweb.Server
+    guard = trioweb.Guard()
 
     async def echo(ws: trioweb.WebSocket) -> None:
         async for message in ws:
@@ -53,11 +57,24 @@ def trioweb_server(options: Options) -> None:
             await trio.lowlevel.checkpoint()
 
     async def main() -> None:
-        nonlocal server
+        nonlocal server, guard
+        handler: Callable[[trioweb.WebSocket], Awaitable[object]]
         handler = broadcast if options.batch else echo
+        if options.app:
+            from . import apps  # not where the start is measured
+
+            handler = apps.typed()
+            guard = apps.GENEROUS if options.app == "limited" else guard
         async with trio.open_nursery() as nursery:
             server = await nursery.start(
-                partial(trioweb.serve, handler, 0, host="127.0.0.1", ssl_context=options.tls)
+                partial(
+                    trioweb.serve,
+                    handler,
+                    0,
+                    host="127.0.0.1",
+                    ssl_context=options.tls,
+                    guard=guard,
+                )
             )
             which: Callable[[], str] = getattr(trioweb, "framer", lambda: "pure")
             announce(int(server.url.rstrip("/").rpartition(":")[2]), framer=which())
@@ -251,13 +268,14 @@ def main() -> None:
     parser.add_argument("name", choices=SERVERS)
     parser.add_argument("--batch", type=int, default=0)
     parser.add_argument("--tls", metavar="FILE")
+    parser.add_argument("--app", choices=["typed", "limited"], default="")
     options = parser.parse_args()
     context = None
     if options.tls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(options.tls)
     logging.disable()  # how a library words the end of an abandoned connection is not the matter
-    SERVERS[options.name](Options(options.batch, context))
+    SERVERS[options.name](Options(options.batch, context, options.app))
 
 
 if __name__ == "__main__":

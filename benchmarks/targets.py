@@ -57,6 +57,7 @@ TARGETS: list[Target] = [
     *_both("8x16-1k", {"aiohttp": 4}),
     Target("broadcast-1", 1.5, "websockets"),
     Target("broadcast-10", 4, "websockets"),
+    *(Target(row, 0.5, "trioweb", other_row="json") for row in ("typed", "typed-limited")),
     Target("idle", 14, least=False),
     Target("idle", 0.75, "trio-websocket", least=False),
     Target("idle-deflate", 1.3, "trioweb", other_row="idle", least=False),
