@@ -5,14 +5,17 @@ The layers, each importing only from those above it, and each file only from fil
 0. vocabulary: `types`, `positions`, `errors`, `config`, `abc`
 1. `protocol`: RFC 6455 without I/O, over wsproto and h11
 2. one connection: `nursery`, `parking`, `transport`, `host`, `lanes`, `attendant`, `outbox`,
-   `inbox`, `reading`, `heartbeat`, `pings`, `lifecycle`, `streaming`, `connection`, `broadcast`
-3. two ends: `auth`, `guard`, `routing`, `pages`, `forwarded`, `listening`, `options`, `serving`,
-   `server`, `addresses`, `dialing`, `client`, `retrying`, `states`, `reconnect`
+   `inbox`, `reading`, `heartbeat`, `pings`, `lifecycle`, `expiry`, `streaming`, `connection`,
+   `broadcast`
+3. two ends: `credentials`, `checks`, `ways`, `auth`, `principals`, `guard`, `routing`, `pages`,
+   `forwarded`, `listening`, `options`, `serving`, `server`, `addresses`, `dialing`, `client`,
+   `retrying`, `states`, `reconnect`
 """
 
 from .addresses import Proxy
-from .auth import FirstMessage
+from .auth import AnyOf, FirstMessage, MessageToken
 from .broadcast import Delivery, broadcast
+from .checks import Passwords, Tokens, same_secret
 from .client import connect
 from .config import (
     Backoff,
@@ -26,6 +29,7 @@ from .config import (
     Timeouts,
 )
 from .connection import Statistics, WebSocket
+from .credentials import Login, as_subprotocol
 from .errors import (
     BrokerFailed,
     ConnectFailed,
@@ -38,12 +42,15 @@ from .errors import (
     HandshakeRejected,
     HandshakeTimeout,
     InvalidMessage,
+    NoCredentials,
     ProtocolError,
     ProxyError,
     Refused,
+    RoomFull,
     StoreFailed,
     TriowebError,
 )
+from .expiry import Credential
 from .forwarded import TrustedProxies
 from .listening import open_listeners, open_unix_listener
 from .options import ServerOptions
@@ -57,11 +64,15 @@ from .server import Server, open_server, serve
 from .states import Phase, States, Status
 from .streaming import MessageReader, MessageWriter
 from .types import Close, CloseCode, Content, Headers, Message, Request, Response, Side, State
+from .ways import Basic, Bearer, CookieToken, QueryToken, SubprotocolToken
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AnyOf",
     "Backoff",
+    "Basic",
+    "Bearer",
     "BrokerFailed",
     "Close",
     "CloseCode",
@@ -70,6 +81,8 @@ __all__ = [
     "ConnectionClosedByUs",
     "ConnectionEnded",
     "Content",
+    "CookieToken",
+    "Credential",
     "Deflate",
     "Delivery",
     "EndOfChannel",
@@ -83,20 +96,26 @@ __all__ = [
     "InvalidMessage",
     "Limits",
     "LinkLimits",
+    "Login",
     "Message",
     "MessageReader",
+    "MessageToken",
     "MessageWriter",
+    "NoCredentials",
     "Overflow",
+    "Passwords",
     "Phase",
     "Policy",
     "Position",
     "ProtocolError",
     "Proxy",
     "ProxyError",
+    "QueryToken",
     "Refused",
     "Request",
     "Response",
     "Retention",
+    "RoomFull",
     "Router",
     "Server",
     "ServerOptions",
@@ -107,10 +126,13 @@ __all__ = [
     "Statistics",
     "Status",
     "StoreFailed",
+    "SubprotocolToken",
     "Timeouts",
+    "Tokens",
     "TriowebError",
     "TrustedProxies",
     "WebSocket",
+    "as_subprotocol",
     "broadcast",
     "connect",
     "framer",
@@ -119,5 +141,6 @@ __all__ = [
     "open_server",
     "open_unix_listener",
     "reconnect",
+    "same_secret",
     "serve",
 ]

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import trio
 
+from .expiry import Credential
 from .lifecycle import Lifecycle
 from .protocol.machine import Piece, check_close
 from .pure_lanes import LARGE
@@ -56,6 +57,7 @@ class WebSocket(trio.abc.Channel[Message]):
         "_life",
         "_outbox",
         "_reading",
+        "credential",
         "principal",
         "request",
         "response",
@@ -78,6 +80,8 @@ class WebSocket(trio.abc.Channel[Message]):
         self.subprotocol = subprotocol
         #: What the server's ``authenticate`` returned for the peer.
         self.principal: Any = principal
+        #: What ends, and may be extended, if ``authenticate`` returned a `Credential`; else None.
+        self.credential: Credential | None = None
         self._life = life
         self._outbox = life.outbox
         self._reading = life.reading

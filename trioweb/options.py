@@ -11,7 +11,7 @@ from typing import TypedDict
 import trio
 
 from .abc import Observer
-from .auth import Authenticate
+from .auth import Authenticate, check_ways
 from .config import Deflate, Heartbeat, Limits, Timeouts
 from .forwarded import TrustedProxies
 from .listening import default_room
@@ -123,3 +123,6 @@ def check_options(options: ServerOptions) -> None:
     room = options.get("max_connections")
     if room is not None and room < 1:
         raise ValueError(f"max_connections must be positive, not {room}")
+    check_ways(
+        options.get("authenticate"), options.get("origins", ()), options.get("subprotocols", ())
+    )

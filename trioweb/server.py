@@ -18,6 +18,7 @@ from .connection import WebSocket, lifecycle_of
 from .listening import accept_all, is_loopback, name_of, open_listeners, url_of
 from .nursery import OwnNursery
 from .options import Options, ServerOptions, check_options
+from .principals import Principals
 from .protocol.framer import framer
 from .protocol.machine import check_close
 from .routing import Handler
@@ -58,6 +59,7 @@ class Server:
         self._handshakes: set[trio.CancelScope] = set()
         self._running: dict[WebSocket, None] = {}
         self._connections: dict[WebSocket, None] = {}
+        self._principals = Principals(self._connections)
         self._refusals = 0
         self._changed = trio.lowlevel.ParkingLot()
         self._accepting = trio.CancelScope()
@@ -84,6 +86,31 @@ class Server:
         A peer that has yet to pass `FirstMessage` is not among them.
         """
         return self._connections.keys()
+
+    def connections_of(self, principal: Any) -> list[WebSocket]:
+        """Return the connections of one principal, as it was when its handler began.
+
+        Principals that are equal are one. Those that can be hashed are found at once.
+        """
+        return self._principals.connections_of(principal)
+
+    async def close_principal(self, principal: Any, *, code: int = 4403, reason: str = "") -> int:
+        """Close all connections of a principal, wait until they are, and return how many.
+
+        In their handlers `receive` raises `ConnectionBroken`. All together take `Timeouts.close`
+        at most; cancelling this leaves them closing. Whoever is on the way in is closed on
+        arrival; take the credentials back first, so that nobody comes in anew. Raises
+        `ValueError` for a code that may not be sent.
+        """
+        close = check_close(code, reason)
+        lives = [lifecycle_of(ws) for ws in self.connections_of(principal)]
+        self._principals.close(principal, close)
+        for life in lives:
+            life.refuse(close)
+        await trio.lowlevel.checkpoint()
+        for life in lives:
+            await life.down.wait()
+        return len(lives)
 
     async def drain(
         self,
@@ -173,6 +200,8 @@ class Server:
         finally:
             del self._running[ws]
             self._connections.pop(ws, None)
+            self._principals.settle()
+            self._principals.remove(ws)
             self._changed.unpark_all()
             if self._deadline is not None and trio.current_time() > self._deadline:
                 logger.warning(
@@ -181,6 +210,7 @@ class Server:
 
     async def _shake_hands(self, stream: trio.abc.Stream | SocketTransport) -> WebSocket | None:
         ws: WebSocket | None = None
+        self._principals.arrive()
         served = len(self._handshakes) + len(self._running) - self._refusals
         full = served >= self._options.max_connections
         try:
@@ -203,11 +233,16 @@ class Server:
                 self._changed.unpark_all()
         finally:
             if ws is None:
+                self._principals.settle()
                 await trio.aclose_forcefully(stream)
         return ws
 
     def _admit(self, ws: WebSocket) -> None:
         self._connections[ws] = None
+        self._principals.add(ws)
+        missed = self._principals.settle(ws.principal)
+        if missed is not None:
+            lifecycle_of(ws).refuse(missed)
         if self._close is not None:  # its upgrade was on its way when the drain began
             lifecycle_of(ws).drain(self._close)
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import trio
 
 from .attendant import Attendant
-from .auth import FirstMessage, check_handshake
+from .auth import admit, check_handshake, dismiss, identify, real_subprotocols
 from .connection import WebSocket, lifecycle_of
 from .forwarded import ForwardedError
 from .guard import is_allowed_origin
@@ -204,7 +204,7 @@ class _Exchange:
             return _GOING_AWAY
         ours, subprotocol = self._options.subprotocols, None
         if ours:
-            offered = self._exchange.subprotocols
+            offered = real_subprotocols(self._options.authenticate, self._exchange.subprotocols)
             if callable(ours):
                 subprotocol = ours(offered)
             else:
@@ -240,7 +240,7 @@ class _Exchange:
         local = None if options.proxies else host_and_port(self._transport.local_address)
         if not is_allowed_origin(request, options.origins, local_address=local):
             return None, Response.make(403, "this origin is not allowed\n")
-        if options.authenticate is None or isinstance(options.authenticate, FirstMessage):
+        if options.authenticate is None:
             return None, None
         return await check_handshake(options.authenticate, request, options.timeouts)
 
@@ -260,13 +260,10 @@ class _Exchange:
             heartbeat=options.heartbeat,
             observers=options.observers,
         )
-        return WebSocket(
-            life,
-            request=request,
-            response=_SWITCHED,
-            subprotocol=acceptance.subprotocol,
-            principal=acceptance.principal,
-        )
+        subprotocol = acceptance.subprotocol
+        ws = WebSocket(life, request=request, response=_SWITCHED, subprotocol=subprotocol)
+        identify(ws, acceptance.principal)
+        return ws
 
     async def _answer(self, request: Request | None, response: Response, data: bytes) -> None:
         """Send a plain response, and close so that it arrives (RFC 9112, 9.6)."""
@@ -343,8 +340,7 @@ async def run_handler(
     life = lifecycle_of(ws)
     async with life:
         try:
-            check = options.authenticate
-            if not isinstance(check, FirstMessage) or await check.admit(ws, options.timeouts):
+            if await admit(ws, options.authenticate, options.timeouts):
                 admitted(ws)
                 await options.handler(ws)
         except Exception as error:  # noqa: BLE001 - _report logs it
@@ -359,6 +355,8 @@ async def run_handler(
                 _report(ws, options, errors)
             if others is not None:
                 raise others from None
+        finally:
+            dismiss(ws)
 
 
 def _report(ws: WebSocket, options: Options, error: Exception) -> None:
