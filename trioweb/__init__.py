@@ -21,12 +21,14 @@ from .config import (
     Backoff,
     Deflate,
     Heartbeat,
+    HubLimits,
     Limits,
     LinkLimits,
     Overflow,
     Policy,
     Retention,
     Timeouts,
+    TopicOptions,
 )
 from .connection import Statistics, WebSocket
 from .credentials import Login, as_subprotocol
@@ -93,6 +95,7 @@ __all__ = [
     "HandshakeTimeout",
     "Headers",
     "Heartbeat",
+    "HubLimits",
     "InvalidMessage",
     "Limits",
     "LinkLimits",
@@ -129,6 +132,7 @@ __all__ = [
     "SubprotocolToken",
     "Timeouts",
     "Tokens",
+    "TopicOptions",
     "TriowebError",
     "TrustedProxies",
     "WebSocket",

@@ -13,6 +13,7 @@ from ..types import Message
 from .attach import Link
 from .publication import Publication, gap_notice, unsubscribed_notice
 from .resume import InOrder
+from .rooms import Room, RoomOptions
 from .wire import Format
 
 __all__ = ["LiveTopic", "Subscription", "notify"]
@@ -54,24 +55,21 @@ class Subscription:
 
 
 class _Audience:
-    """The subscribers of one format, and the policy for what they are sent."""
+    """The subscribers of one format: a room, with a policy for the topic's events."""
 
-    __slots__ = ("format", "links", "policy")
+    __slots__ = ("format", "links", "policy", "room")
 
     def __init__(self, topic: str, format_: Format, overflow: Overflow) -> None:
         self.format = format_
         self.links: dict[Link, Subscription] = {}
         key = ("topic", topic) if overflow is Overflow.COALESCE else None
         self.policy = Policy(overflow, key=key, gap=partial(gap_notice, topic, format_))
+        # Whose link has ended leaves by the hub, which watches it.
+        self.room = Room(topic, RoomOptions(policy=self.policy), self.links, _nobody)
 
-    def send(self, publication: Publication) -> None:
-        """Send to all; who is too slow meets the policy, and whose link has ended leaves by it."""
-        message = publication.message(self.format)
-        for link in list(self.links):
-            try:
-                link.send_nowait(message, self.policy)
-            except _ENDED:
-                self.links.pop(link, None)
+
+def _nobody(_name: str, _link: Link) -> None:
+    """Let nobody leave by the room itself."""
 
 
 class LiveTopic:
@@ -286,7 +284,7 @@ class LiveTopic:
             self._keep(publication)
         for audience in list(self._audiences.values()):
             if audience.links:
-                audience.send(publication)
+                audience.room.broadcast(publication.message(audience.format))
 
     def _join_early(self, number: int) -> None:
         """Let those join whose answer ended before this number."""
