@@ -17,11 +17,10 @@ from ..config import HubLimits, TopicOptions
 from ..errors import CallError
 from ..positions import Entry, Position
 from ..stores.memory import MemoryStore
-from .calling import Peer
-from .methods import Methods, Reply
 from .node import HubStatistics, Node
 from .publication import unpack
 from .resume import Recover, browse
+from .rpc import Methods, Peer, Reply
 from .wire import Count
 
 __all__ = ["Action", "Authorise", "Hub", "HubStatistics"]
@@ -47,7 +46,7 @@ class _Answer(msgspec.Struct, frozen=True, omit_defaults=True):
 
     position: Position | None = None
     recovered: bool | None = None
-    events: list[_Event] = msgspec.field(default_factory=list[_Event])
+    events: tuple[_Event, ...] = ()
 
 
 class Hub:
@@ -63,8 +62,8 @@ class Hub:
     everything but publish.
 
     A hub serves the methods ``subscribe``, ``unsubscribe``, ``publish``, ``history`` and
-    ``presence`` (:doc:`/reference/wire`) to all peers that have its `methods`. A subscription ends with
-    the peer's link. A topic that nobody subscribes to costs nothing here.
+    ``presence`` (:doc:`/reference/wire`) to all peers that have its `methods`. A subscription ends
+    with the peer's link. A topic that nobody subscribes to costs nothing here.
     """
 
     def __init__(
@@ -135,8 +134,8 @@ class Hub:
         policy. Cancelled means that it was not published, as far as the store can tell.
 
         Raises `CallError` "not-found" for no topic, `TypeError` for data that JSON or MessagePack
-        cannot express, `ValueError` for more than `HubLimits.publication`, `trioweb.StoreFailed`; and
-        `trioweb.BrokerFailed` on a topic without history, whose other nodes miss it then.
+        cannot express, `ValueError` for more than `HubLimits.publication`, `trioweb.StoreFailed`;
+        and `trioweb.BrokerFailed` on a topic without history, whose other nodes miss it then.
         """
         return await self._node.publish(topic, data)
 
@@ -235,5 +234,5 @@ def _position(position: _Position | None) -> Position | None:
     return None if position is None else Position(position.epoch, position.offset)
 
 
-def _events(entries: Iterable[Entry]) -> list[_Event]:
-    return [_Event(entry.offset, unpack(entry.data)) for entry in entries]
+def _events(entries: Iterable[Entry]) -> tuple[_Event, ...]:
+    return tuple(_Event(entry.offset, unpack(entry.data)) for entry in entries)
