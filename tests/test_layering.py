@@ -49,7 +49,9 @@ LAYERS: dict[str, list[str]] = {
         "lanes",
         "attendant",
         "outbox",
+        "buckets",
         "inbox",  # pongs go to the outbox
+        "idle",
         "reading",
         "heartbeat",
         "pings",
@@ -66,6 +68,7 @@ LAYERS: dict[str, list[str]] = {
         "auth",
         "principals",
         "guard",
+        "patterns",
         "routing",
         "pages",
         "forwarded",

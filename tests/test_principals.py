@@ -232,6 +232,19 @@ async def test_closings_are_remembered_as_long_as_somebody_may_have_missed_them(
         assert not principals._closings
 
 
+async def test_who_comes_after_a_closing_is_not_meant_by_it():
+    async with (
+        serving(forever, authenticate=QueryToken(anybody)) as server,
+        dialling(server),  # and on the way for long
+    ):
+        while not server._principals._on_way:
+            await trio.testing.wait_all_tasks_blocked(0.01)
+        await server.close_principal("ann")
+        async with connections(server, "ann"):
+            assert list(server._principals._closings) == ["ann"]
+            assert [one.closed for one in server.connections] == [None]
+
+
 # --- the index -------------------------------------------------------------------------------
 
 STEPS = st.lists(

@@ -5,16 +5,17 @@ The layers, each importing only from those above it, and each file only from fil
 0. vocabulary: `types`, `positions`, `errors`, `config`, `abc`
 1. `protocol`: RFC 6455 without I/O, over wsproto and h11
 2. one connection: `nursery`, `parking`, `transport`, `host`, `lanes`, `attendant`, `outbox`,
-   `inbox`, `reading`, `heartbeat`, `pings`, `lifecycle`, `expiry`, `streaming`, `connection`,
-   `broadcast`
-3. two ends: `credentials`, `checks`, `ways`, `auth`, `principals`, `guard`, `routing`, `pages`,
-   `forwarded`, `listening`, `options`, `serving`, `server`, `addresses`, `dialing`, `client`,
-   `retrying`, `states`, `reconnect`
+   `buckets`, `inbox`, `idle`, `reading`, `heartbeat`, `pings`, `lifecycle`, `expiry`, `streaming`,
+   `connection`, `broadcast`
+3. two ends: `credentials`, `checks`, `ways`, `auth`, `principals`, `guard`, `patterns`,
+   `routing`, `pages`, `forwarded`, `listening`, `options`, `serving`, `server`, `addresses`,
+   `dialing`, `client`, `retrying`, `states`, `reconnect`
 """
 
 from .addresses import Proxy
 from .auth import AnyOf, FirstMessage, MessageToken
 from .broadcast import Delivery, broadcast
+from .buckets import Excess, Rate, RateLimit, TokenBucket
 from .checks import Passwords, Tokens, same_secret
 from .client import connect
 from .config import (
@@ -54,6 +55,7 @@ from .errors import (
 )
 from .expiry import Credential
 from .forwarded import TrustedProxies
+from .guard import Guard, ServerStatistics
 from .listening import open_listeners, open_unix_listener
 from .options import ServerOptions
 from .pages import Site
@@ -88,7 +90,9 @@ __all__ = [
     "Deflate",
     "Delivery",
     "EndOfChannel",
+    "Excess",
     "FirstMessage",
+    "Guard",
     "HandshakeError",
     "HandshakeInvalid",
     "HandshakeRejected",
@@ -114,6 +118,8 @@ __all__ = [
     "Proxy",
     "ProxyError",
     "QueryToken",
+    "Rate",
+    "RateLimit",
     "Refused",
     "Request",
     "Response",
@@ -122,6 +128,7 @@ __all__ = [
     "Router",
     "Server",
     "ServerOptions",
+    "ServerStatistics",
     "Side",
     "Site",
     "State",
@@ -131,6 +138,7 @@ __all__ = [
     "StoreFailed",
     "SubprotocolToken",
     "Timeouts",
+    "TokenBucket",
     "Tokens",
     "TopicOptions",
     "TriowebError",

@@ -30,6 +30,8 @@ class Statistics:
     messages_dropped: int
     #: Messages that came and were never taken, since we had closed.
     messages_discarded: int
+    #: Messages that came above a `RateLimit` and were dropped.
+    messages_limited: int
     inbox_messages: int
     outbox_bytes: int
     outbox_frames: int
@@ -298,6 +300,7 @@ class WebSocket(trio.abc.Channel[Message]):
             bytes_received=reading.bytes_received,
             messages_dropped=life.dropped + outbox.dropped,
             messages_discarded=reading.discarded,
+            messages_limited=0 if reading.meter is None else reading.meter.dropped,
             inbox_messages=len(self._inbox),
             outbox_bytes=outbox.size,
             outbox_frames=outbox.frames,

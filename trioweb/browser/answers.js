@@ -1,10 +1,10 @@
 // The calls that the server makes: each runs a method of the session's, and is answered with what that returns, with
 // its items, or with what it throws.
 
-import { CallError } from "./errors.js";
+import { CallError, CallTimeout, Malformed } from "./errors.js";
 import { Written, write } from "./wire.js";
 
-// Results of calls with a key that are kept, so that the same call again is not run twice. The oldest go first.
+// Calls with a key that are remembered, so that the same call again is not run twice. The oldest result goes first.
 const KEPT = 256;
 const OVERHEAD = 100;
 
@@ -16,7 +16,7 @@ export class Answers {
   #report;
   #link = null;
   #running = new Map(); // id -> Answer, of the present connection
-  #kept = new Map(); // key -> a promise of what the method made of it
+  #kept = new Map(); // method and key -> Kept
 
   constructor(format, outbox, methods, most, report) {
     this.#format = format;
@@ -34,26 +34,34 @@ export class Answers {
     this.#link = link;
   }
 
-  // The connection is gone: nobody waits for what runs.
+  // The connection is gone: nobody waits for what runs, but for a call with a key, which may be repeated.
   shut() {
     this.#link = null;
-    for (const answer of this.#running.values()) answer.abort();
+    for (const answer of this.#running.values()) if (answer.key === null) answer.abort();
     this.#running.clear();
+  }
+
+  // Nobody will ever repeat a call.
+  end() {
+    this.shut();
+    for (const { answer } of this.#kept.values()) answer.abort();
+    this.#kept.clear();
   }
 
   // ---- What the peer says ----
 
+  // Throws Malformed for a call whose id is that of one that runs.
   call(message) {
     const { id, method, key } = message;
     const run = this.#methods.get(method);
+    if (this.#running.has(id)) throw new Malformed(`call ${id} is still running`);
     if (!run && method === "ping") this.#say({ type: "result", id });
-    else if (!run) this.#refuse(id, "unknown-method", `no method ${JSON.stringify(method.slice(0, 80))}`);
-    else if (this.#running.has(id)) this.#refuse(null, "invalid", `call ${id} is under way`);
-    else if (this.#running.size >= this.#most) this.#refuse(id, "busy", `${this.#most} calls at once`);
+    else if (!run) this.#refuse(id, "unknown-method", `there is no method ${JSON.stringify(method.slice(0, 80))}`);
+    else if (this.#isFull(message)) this.#refuse(id, "busy", "too many calls at once");
     else {
       const answer = new Answer(message);
       this.#running.set(id, answer);
-      void this.#run(answer, key === null ? answer.begin(run) : this.#once(key, answer, run), this.#link);
+      void this.#run(answer, key === null ? answer.begin(run) : this.#once(answer, run), this.#link);
     }
   }
 
@@ -75,6 +83,12 @@ export class Answers {
       .catch((error) => this.#report(error));
   }
 
+  #isFull(message) {
+    if (this.#running.size >= this.#most) return true;
+    if (message.key === null || this.#kept.has(nameOf(message)) || this.#kept.size < KEPT) return false;
+    return [...this.#kept.values()].every(({ isOver }) => !isOver);
+  }
+
   // ---- What becomes of it ----
 
   async #run(answer, outcome, link) {
@@ -82,7 +96,7 @@ export class Answers {
     const isWanted = () => link === this.#link && this.#running.get(id) === answer;
     try {
       let value = await outcome;
-      if (value?.[Symbol.asyncIterator]) value = await this.#stream(answer, value, link, isWanted);
+      if (isStream(value)) value = await this.#stream(answer, value, link, isWanted);
       if (isWanted()) this.#say({ type: "result", id, value: this.#written(value) });
     } catch (error) {
       if (isWanted()) this.#fail(id, error);
@@ -95,36 +109,51 @@ export class Answers {
 
   async #stream(answer, items, link, isWanted) {
     const iterator = items[Symbol.asyncIterator]();
-    if (answer.window === 0) {
-      await iterator.return?.();
-      throw new CallError("invalid", "a method that streams was called without a window");
-    }
-    while (true) {
-      if (!(await answer.granted()) || !(await this.#outbox.roomFor(link))) {
-        void iterator.return?.()?.catch?.(this.#report);
-        throw answer.signal.reason ?? new CallError("cancelled");
+    let isOver = false;
+    try {
+      if (answer.window === 0) throw new CallError("invalid", "the method streams", { path: "$.window" });
+      while (true) {
+        await answer.orAborted(answer.granted());
+        if (!(await answer.orAborted(this.#outbox.roomFor(link)))) throw new CallError("cancelled");
+        const { done, value } = await answer.orAborted(iterator.next());
+        isOver = done;
+        if (done) return value;
+        if (isWanted()) this.#say({ type: "item", id: answer.id, value: this.#written(value) });
       }
-      const { done, value } = await answer.orAborted(iterator.next());
-      if (done) return value;
-      if (isWanted()) this.#say({ type: "item", id: answer.id, value: this.#written(value) });
+    } finally {
+      // Not waited for: it may be in the midst of an item that never comes.
+      if (!isOver) void iterator.return?.()?.catch?.(this.#report);
     }
   }
 
-  // The same call again has the first one's result; one that failed of itself, too, but not one that was cut off.
-  #once(key, answer, run) {
-    const kept = this.#kept.get(key);
-    if (kept) return answer.orAborted(kept);
-    const outcome = answer.begin(run);
-    this.#kept.set(key, outcome);
-    outcome.catch((error) => {
-      if (!(error instanceof CallError) || answer.signal.aborted) this.#kept.delete(key);
-    });
-    if (this.#kept.size > KEPT) this.#kept.delete(this.#kept.keys().next().value);
-    return outcome;
+  // The same call again has the first one's result, or its error. One that was cut off is forgotten.
+  #once(answer, run) {
+    const key = nameOf(answer);
+    const found = this.#kept.get(key);
+    if (found) return answer.orAborted(found.outcome);
+    const kept = { answer, isOver: false, outcome: null };
+    this.#kept.set(key, kept);
+    const refuseStream = (value) => {
+      if (!isStream(value)) return value;
+      void value.return?.();
+      throw new CallError("invalid", "the method takes no key", { path: "$.key" });
+    };
+    kept.outcome = answer.begin(run).then(refuseStream);
+    const over = () => {
+      kept.isOver = true;
+      if (answer.signal.aborted) this.#kept.delete(key);
+    };
+    kept.outcome.then(over, over);
+    if (this.#kept.size > KEPT) {
+      const [oldest] = [...this.#kept].find(([, { isOver }]) => isOver);
+      this.#kept.delete(oldest);
+    }
+    return kept.outcome;
   }
 
   #fail(id, error) {
-    if (error instanceof CallError) {
+    // A timeout is one of a call that the method has made itself.
+    if (error instanceof CallError && !(error instanceof CallTimeout)) {
       const { code, message, path, data } = error;
       this.#say({ type: "error", id, code, message: message === code ? "" : message, path, data });
     } else {
@@ -149,6 +178,14 @@ export class Answers {
   }
 }
 
+function nameOf({ method, key }) {
+  return JSON.stringify([method, key]);
+}
+
+function isStream(value) {
+  return value !== null && typeof value === "object" && Symbol.asyncIterator in value;
+}
+
 // One call of the server's that runs.
 class Answer {
   #controller = new AbortController();
@@ -158,8 +195,10 @@ class Answer {
   #params;
   #timeout;
 
-  constructor({ id, params, timeout, window }) {
+  constructor({ id, method, params, timeout, key, window }) {
     this.id = id;
+    this.method = method;
+    this.key = key;
     this.window = window;
     this.#credit = window;
     this.#params = params;
@@ -190,11 +229,10 @@ class Answer {
     });
   }
 
-  // Resolves when the peer takes an item: false if it no longer wants any.
+  // Resolves when the peer takes one more item.
   async granted() {
-    while (this.#credit === 0 && !this.signal.aborted) await new Promise((done) => (this.#wake = done));
+    while (this.#credit === 0) await new Promise((done) => (this.#wake = done));
     this.#credit--;
-    return !this.signal.aborted;
   }
 
   grant(count) {
@@ -204,7 +242,6 @@ class Answer {
 
   abort(reason = new CallError("cancelled", "the caller gave up")) {
     this.#controller.abort(reason);
-    this.#wake();
   }
 
   end() {

@@ -76,17 +76,19 @@ export class Calls {
 
   // ---- What the peer says ----
 
-  receive(message) {
+  // Take a result, an item or an error of so many bytes. Throws Malformed for an item that nobody asked for.
+  receive(message, size) {
     const call = this.#sent.get(message.id);
     if (!call) return; // we gave up while it was on its way
-    if (message.type === "item") call.item(message.value);
-    else if (message.type === "result") call.succeed(message.value);
-    else call.fail(errorOf(message), true);
+    call.received = size;
+    if (message.type === "result") call.succeed(message.value);
+    else if (message.type === "error") call.fail(errorOf(message), true);
+    else if (!call.item(message.value)) throw new Malformed("an item too many", { fails: message.id });
   }
 
   // The peer's answer to a call could not be understood.
   fail(id, error) {
-    this.#sent.get(id)?.fail(error, true);
+    this.#sent.get(id)?.fail(error);
   }
 
   // ---- What a call does ----
@@ -134,6 +136,7 @@ class Call {
   #reject;
   #isOver = false;
   id = 0;
+  received = 0; // bytes of the last message about it
 
   constructor(calls, { method, params, timeout, signal, repeat, window, onItem }) {
     this.#calls = calls;
@@ -176,9 +179,9 @@ class Call {
     if (this.#calls.isSent(this)) this.#calls.tell({ type: "more", id: this.id, count });
   }
 
+  // Take an item; false if there may be none.
   item(value) {
-    if (this.#onItem) this.#onItem(value);
-    else this.fail(new Malformed("an item for a call that asked for none"));
+    return this.#onItem !== undefined && this.#onItem(value);
   }
 
   succeed(value) {

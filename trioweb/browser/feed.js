@@ -51,6 +51,11 @@ export class Feed {
     return entry.item;
   }
 
+  clear() {
+    this.#items = [];
+    this.#bytes = 0;
+  }
+
   // Resolves to the next item, or to undefined at the end; rejects at an end with an error.
   next() {
     const item = this.shift();

@@ -1,8 +1,6 @@
 // The items of a call, as they come. The peer may be so many items ahead of us and no more, so a slow reader slows
 // the peer down and nothing is piled up here.
 
-import { Malformed } from "./errors.js";
-
 // Iterate over the items of the call that `start(options)` begins; the call's value is what the iterator returns.
 // Whoever leaves the loop ends the call at the peer.
 export async function* stream(start, { window = 32, ...options } = {}) {
@@ -10,9 +8,10 @@ export async function* stream(start, { window = 32, ...options } = {}) {
   const items = [];
   let [granted, taken, end, wake] = [window, 0, null, () => {}];
   const onItem = (value) => {
-    if (granted-- <= 0) return call.fail(new Malformed("more items than were asked for"));
+    if (granted-- <= 0) return false;
     items.push(value);
     wake();
+    return true;
   };
   const call = start({ ...options, window, onItem });
   const over = (outcome) => {

@@ -9,10 +9,12 @@ import { Feed } from "./feed.js";
 
 // Refusals that another attempt may not meet.
 const PASSING = new Set(["busy", "cancelled", "internal", "rate-limited", "timeout"]);
+// Why a server ends a subscription for good. After all else we ask again: the topic may have begun anew.
+const FINAL = new Set(["forbidden", "unauthorized"]);
 const GAP_SIZE = 100;
 
 export class Subscription extends EventTarget {
-  #host; // {call(method, params, link), left(subscription), report(error)}
+  #host; // {call(method, params, link) -> {answer, size}, left(subscription), report(error)}
   #feed;
   #recover;
   #position;
@@ -97,11 +99,11 @@ export class Subscription extends EventTarget {
     if (this.#recover === "latest") params.recover = "latest";
     else if (this.#position) params.limit = Math.max(this.#feed.room, 1);
     try {
-      const answer = await this.#host.call("subscribe", params, link);
+      const { answer, size } = await this.#host.call("subscribe", params, link);
       if (this.isOver) return;
       this.#link = link;
       this.#retries.ended(0);
-      this.#answered(answer);
+      this.#answered(answer, size);
     } catch (error) {
       this.#refused(link, error);
     }
@@ -122,13 +124,13 @@ export class Subscription extends EventTarget {
     this.#tell("end", { error });
   }
 
-  // The server has ended it. Where the topic has begun anew (`conflict`) it is still there to be subscribed to.
+  // The server has ended it.
   ended({ code, message }) {
     const link = this.#link;
     if (!link) return;
     this.#link = null;
-    if (code === "conflict") void this.open(link);
-    else this.end(new Unsubscribed(this.topic, code, message));
+    if (FINAL.has(code)) this.end(new Unsubscribed(this.topic, code, message));
+    else void this.open(link);
   }
 
   event(offset, data, size) {
@@ -136,16 +138,16 @@ export class Subscription extends EventTarget {
     if (offset === 0 || !this.#position) return this.#unnumbered(data, size);
     if (offset <= this.#position.offset) return;
     this.#newest = Math.max(this.#newest, offset);
-    if (this.#recover === "latest") this.#latest(offset, data, size);
+    if (this.#recover === "latest") this.#numbered(offset, data, size);
     else if (this.#isBehind) return;
     else if (offset === this.#position.offset + 1 && this.#feed.room > 0) this.#numbered(offset, data, size);
     else this.#fallBehind();
   }
 
-  gap({ missed = null }) {
+  gap({ missed }) {
     if (!this.#link) return;
     if (this.#position) this.#fallBehind();
-    else if (this.#recover === "all") this.#lose(missed);
+    else if (this.#recover === "all") this.#lose(missed || null); // 0: the server does not know
   }
 
   presence(kind, { user, info = null }) {
@@ -154,18 +156,18 @@ export class Subscription extends EventTarget {
 
   // ---- What a server's answer means ----
 
-  #answered({ position = null, recovered = null, events = [] }) {
+  #answered({ position = null, recovered = null, events = [] }, size) {
     const before = this.#position;
     this.recovered = recovered;
     this.#newest = position?.offset ?? 0;
     if (position && this.#recover === "latest") {
       this.#position = position;
-      for (const { offset, data } of events) this.#latest(offset, data, sizeOf(data));
+      for (const { offset, data } of events) this.#numbered(offset, data, size);
     } else if (!before || !position) {
       this.#position = position;
       if (before) this.#lose(null);
     } else if (recovered) {
-      this.#take(events);
+      this.#take(events, size);
     } else if (before.epoch === position.epoch && before.offset < position.offset) {
       this.#fallBehind(); // too much for one answer; the history may still have it
     } else {
@@ -191,25 +193,22 @@ export class Subscription extends EventTarget {
   // ---- Events ----
 
   #unnumbered(data, size) {
-    if (this.#feed.room === 0 && this.#recover === "latest") this.#feed.shift();
+    if (this.#recover === "latest") this.#feed.clear();
     if (this.#feed.room === 0) this.#lose(1);
     else this.#feed.push({ type: "event", topic: this.topic, data, position: null }, size);
   }
 
   #numbered(offset, data, size) {
+    // Whoever wants the latest value alone does without those that it has overtaken.
+    if (this.#recover === "latest") this.#feed.clear();
     this.#position = { epoch: this.#position.epoch, offset };
     this.#feed.push({ type: "event", topic: this.topic, data, position: this.#position }, size);
   }
 
-  // Whoever wants the latest value alone does without those that it has overtaken.
-  #latest(offset, data, size) {
-    while (this.#feed.room === 0) this.#feed.shift();
-    this.#numbered(offset, data, size);
-  }
-
-  #take(events) {
+  // Take the events of an answer that came in so many bytes.
+  #take(events, size) {
     for (const { offset, data } of events) {
-      if (offset > this.#position.offset) this.#numbered(offset, data, sizeOf(data));
+      if (offset > this.#position.offset) this.#numbered(offset, data, size / events.length);
     }
   }
 
@@ -241,24 +240,21 @@ export class Subscription extends EventTarget {
     if (this.#recover === "latest") params.limit = 1;
     else Object.assign(params, { position: this.#position, limit: this.#feed.room });
     try {
-      const answer = await this.#host.call("history", params, link);
+      const { answer, size } = await this.#host.call("history", params, link);
       if (this.#link !== link) return;
       this.#isFetching = false;
       this.#retries.ended(0);
-      this.#fetched(answer);
+      this.#fetched(answer, size);
     } catch (error) {
       if (this.#link === link) this.#unfetched(error);
     }
     this.#catchUp();
   }
 
-  #fetched({ position, recovered, events = [] }) {
+  #fetched({ position, recovered, events = [] }, size) {
     if (this.#recover === "latest") {
       this.#isBehind = false;
-      for (const { offset, data } of events) {
-        if (offset > this.#position.offset) this.#latest(offset, data, sizeOf(data));
-      }
-      return;
+      return this.#take(events, size);
     }
     const before = this.#position;
     const isSameEpoch = position.epoch === before.epoch;
@@ -270,7 +266,7 @@ export class Subscription extends EventTarget {
       this.#position = { epoch: position.epoch, offset };
       this.#lose(isSameEpoch ? offset - before.offset : null);
     }
-    this.#take(events);
+    this.#take(events, size);
     this.#newest = Math.max(this.#newest, position.offset);
     if (this.#position === before && this.#newest > before.offset) {
       this.#position = { epoch: before.epoch, offset: this.#newest };
@@ -298,16 +294,4 @@ export class Subscription extends EventTarget {
   #tell(type, detail) {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
-}
-
-// About what a value takes, for the bound of the feed: events of one answer have no sizes of their own.
-function sizeOf(data) {
-  if (typeof data === "string") return data.length;
-  if (ArrayBuffer.isView(data)) return data.byteLength;
-  return data !== null && typeof data === "object" ? JSON.stringify(data, plain).length : 8;
-}
-
-function plain(key, value) {
-  if (typeof value === "bigint") return 0;
-  return ArrayBuffer.isView(value) ? "x".repeat(value.byteLength) : value;
 }

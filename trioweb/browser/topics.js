@@ -24,7 +24,10 @@ export class Topics {
   subscribe(topic, options) {
     if (this.#all.has(topic)) throw new RangeError(`there is a subscription to ${topic} already`);
     const host = {
-      call: (method, params, link) => this.#calls.start(method, params, { link, timeout: this.#timeout }).result,
+      call: async (method, params, link) => {
+        const call = this.#calls.start(method, params, { link, timeout: this.#timeout });
+        return { answer: await call.result, size: call.received };
+      },
       left: (subscription) => this.#left(subscription),
       report: this.#report,
     };

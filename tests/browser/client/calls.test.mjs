@@ -212,7 +212,16 @@ test("more items than were asked for end the stream", async () => {
   assert.equal((await first).value, 1);
   await stream.next();
   await assert.rejects(stream.next(), { name: "Malformed" });
-  assert.equal(socket.take().at(-1).type, "cancel");
+  const sent = socket.take().map(({ type }) => type);
+  assert.deepEqual(sent.filter((type) => type === "cancel" || type === "error"), ["cancel", "error"]);
+});
+
+test("an item for a call that asked for none fails it", async () => {
+  const { session, socket } = await begin();
+  const rejection = assert.rejects(session.call("one"), { name: "Malformed" });
+  await socket.say({ type: "item", id: 1 });
+  await rejection;
+  assert.equal(session.statistics().malformed, 1);
 });
 
 // ---- The server's ------------------------------------------------------------------------------------------
@@ -324,6 +333,77 @@ test("the same call again is not run twice", async () => {
   assert.deepEqual(next.take().map(({ message }) => message), ["run 2", "run 2"]);
   await next.say({ type: "call", id: 4, method: "pay", key: "other" });
   next.takeOne({ value: 3 });
+});
+
+test("a call with a key goes on when the link breaks, and the next link gets its result", async () => {
+  const { session, socket } = await begin();
+  let [runs, release, signal] = [0, null, null];
+  session.methods.set("pay", (params, context) => {
+    signal = context.signal;
+    return new Promise((done) => (release = () => done(++runs)));
+  });
+  await socket.say({ type: "call", id: 1, method: "pay", key: "k" });
+  const next = await again(clock);
+  assert.equal(signal.aborted, false);
+  await next.say({ type: "call", id: 9, method: "pay", key: "k" });
+  release();
+  await settle();
+  assert.deepEqual(next.takeOne(), { type: "result", id: 9, value: 1 });
+  await next.say({ type: "call", id: 10, method: "pay", key: "cancelled" });
+  await next.say({ type: "cancel", id: 10 });
+  assert.equal(signal.aborted, true);
+  await next.say({ type: "call", id: 11, method: "pay", key: "cancelled" });
+  release();
+  await settle();
+  next.takeOne({ id: 11, value: 2 });
+  await next.say({ type: "call", id: 12, method: "pay", key: "last" });
+  await session.close();
+  assert.equal(signal.aborted, true);
+  assert.equal(clock.timers, 0);
+});
+
+test("a stream takes no key", async () => {
+  const { session, socket } = await begin();
+  session.methods.set("count", async function* () {
+    yield 1;
+  });
+  await socket.say({ type: "call", id: 1, method: "count", key: "k", window: 5 });
+  socket.takeOne({ id: 1, code: "invalid", path: "$.key" });
+});
+
+test("results with keys are kept up to a number, and no call is run for which there is no place", async () => {
+  const { session, socket } = await begin({ maxAnswers: 1000 });
+  let runs = 0;
+  session.methods.set("quick", () => ++runs);
+  session.methods.set("slow", () => new Promise(() => {}));
+  for (let id = 1; id <= 257; id++) await socket.say({ type: "call", id, method: "quick", key: `k${id}` });
+  socket.take();
+  await socket.say({ type: "call", id: 300, method: "quick", key: "k257" });
+  socket.takeOne({ value: 257 });
+  await socket.say({ type: "call", id: 301, method: "quick", key: "k1" });
+  socket.takeOne({ value: 258 });
+  for (let id = 1000; id < 1256; id++) await socket.say({ type: "call", id, method: "slow", key: `s${id}` });
+  assert.deepEqual(socket.take(), []);
+  await socket.say({ type: "call", id: 2000, method: "quick", key: "one more" });
+  socket.takeOne({ id: 2000, code: "busy" });
+  session.close();
+});
+
+test("a number that is in use is no number for another call", async () => {
+  const { session, socket } = await begin();
+  session.methods.set("slow", () => new Promise(() => {}));
+  await socket.say({ type: "call", id: 1, method: "slow" });
+  await socket.say({ type: "call", id: 1, method: "slow" });
+  assert.deepEqual(socket.takeOne(), { type: "error", code: "invalid", message: "call 1 is still running" });
+});
+
+test("a timeout of a call that a method has made is not that of the server's call", async () => {
+  const { session, socket, errors } = await begin();
+  session.methods.set("relay", () => session.call("slow", null, { timeout: 10 }));
+  await socket.say({ type: "call", id: 1, method: "relay" });
+  await clock.advance(10);
+  assert.equal(socket.take().at(-1).code, "internal");
+  assert.equal(errors[0].name, "CallTimeout");
 });
 
 test("notifications run a method without an answer", async () => {
