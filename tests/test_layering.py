@@ -105,6 +105,7 @@ LAYERS: dict[str, list[str]] = {
         "toolkit.resume",
         "toolkit.publication",
         "toolkit.live",
+        "toolkit.missing",
         "toolkit.relay",
         "toolkit.node",
         "toolkit.pubsub",

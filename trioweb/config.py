@@ -278,9 +278,9 @@ class TopicOptions:
 
     #: How much of its history the store keeps; None: it is live alone, and has no positions.
     history: Retention | None = None
-    #: What happens to an event for a subscriber who is too slow; not WAIT, for nobody waits for one.
-    #: Closing is right with a history, for who comes back misses nothing. The others are told of the
-    #: gap, but for COALESCE, whose key may be left out: the newest event says it all.
+    #: What happens to an event for a subscriber who is too slow. Closing is right with a history,
+    #: for who comes back misses nothing; who stays is told of the gap. With COALESCE the newest
+    #: event says it all. Not WAIT: nobody waits for one of many.
     overflow: Overflow = Overflow.CLOSE
     #: Whether subscribers may ask who else is there, and hear of it.
     presence: bool = False
@@ -300,7 +300,7 @@ class HubLimits:
     topic: int = 200
     #: Bytes of what is published, as MessagePack; "invalid" above it.
     publication: int = 2**17
-    #: Events, and bytes of data, in one answer: a recovery above them is not recovered. A quarter of
+    #: Events, and bytes of data, in one answer: above them a recovery is none. A quarter of
     #: `Limits.max_message`, for JSON may need several bytes for one.
     answer_events: int = 1000
     answer_bytes: int = 2**18

@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import trio
+from trioweb.toolkit.rpc import JSON, Event, Methods, Peer, open_peer, serve_peer
 
 from tests.channels import channel_pair
 from tests.helpers import guard
 from trioweb.toolkit.pubsub import Hub
-from trioweb.toolkit.rpc import JSON, Event, Methods, Peer, open_peer, serve_peer
 
 
 class Subscriber:
@@ -63,7 +63,7 @@ class Subscriber:
 
 @asynccontextmanager
 async def subscriber(
-    hub: Hub, *, size: float = 1000, eager: bool = True, format: Any = JSON, principal: Any = None
+    hub: Hub, *, size: float = 1000, eager: bool = True, format_: Any = JSON, principal: Any = None
 ) -> AsyncGenerator[Subscriber]:
     """Connect a subscriber to a hub; leaving the block cuts the connection."""
     here, there = channel_pair(size, eager=eager)
@@ -71,7 +71,7 @@ async def subscriber(
 
     async def serve() -> None:
         try:
-            await serve_peer(there, hub.methods, format=format, principal=principal)
+            await serve_peer(there, hub.methods, format=format_, principal=principal)
         except trio.BrokenResourceError:
             pass  # it was cut
         finally:
@@ -80,7 +80,7 @@ async def subscriber(
     with guard():
         async with trio.open_nursery() as nursery:
             nursery.start_soon(serve)
-            async with open_peer(here, one.methods, on_event=one.on_event, format=format) as peer:
+            async with open_peer(here, one.methods, on_event=one.on_event, format=format_) as peer:
                 one.peer = peer
                 yield one
             await here.aclose()

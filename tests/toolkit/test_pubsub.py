@@ -8,12 +8,22 @@ from typing import Any
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
+from trioweb.toolkit.rpc import JSON, MSGPACK
 
 from tests.toolkit.hubs import subscriber
-from trioweb import CallError, HubLimits, Overflow, Position, Retention, TopicOptions
+from trioweb import (
+    BrokerFailed,
+    CallError,
+    HubLimits,
+    Overflow,
+    Position,
+    Retention,
+    StoreFailed,
+    TopicOptions,
+)
+from trioweb.brokers.memory import MemoryBroker
 from trioweb.stores.memory import MemoryStore
 from trioweb.toolkit.pubsub import Hub
-from trioweb.toolkit.rpc import JSON, MSGPACK
 
 KEPT = TopicOptions(history=Retention())
 HISTORY = {"*": KEPT}
@@ -327,7 +337,7 @@ async def test_the_application_ends_a_subscription():
         await one.subscribe()
         (link,) = hub._node._links
         assert link.principal == "eve"
-        (peer,) = [peer for peer in [_PeerOf(link)]]
+        peer: Any = _PeerOf(link)
         assert hub.unsubscribe(peer, "a", "forbidden", "you were thrown out")
         assert not hub.unsubscribe(peer, "a")
         notice = {"topic": "a", "code": "forbidden", "message": "you were thrown out"}
@@ -515,9 +525,7 @@ async def test_who_is_too_slow_hears_of_the_gap_with_its_count(overflow, history
             await hub.publish("a", number)
         await hub.publish("a", "x")
         for number in range(1000):
-            live = hub._node.live("a")
-            assert live is not None
-            live.publish(b"\x01") if history is None else await hub.publish("a", 1)
+            await hub.publish("a", number)
         await wait_all_tasks_blocked()
         missed = sum(params["missed"] for name, params in slow.heard if name == "gap")
         assert missed > 0
@@ -547,19 +555,19 @@ async def test_each_format_gets_the_same_and_is_encoded_once(monkeypatch):
     unpacked = []
     unpack = publication.unpack
     monkeypatch.setattr(publication, "unpack", lambda one: unpacked.append(1) or unpack(one))
-    async with Hub(HISTORY) as hub:
-        async with (
-            subscriber(hub, format=JSON) as a,
-            subscriber(hub, format=MSGPACK) as b,
-            subscriber(hub, format=MSGPACK) as c,
-        ):
-            for one in (a, b, c):
-                await one.subscribe()
-            data = {"text": "ä", "list": [1, 2.5, None, True], "bytes": b"\x00\xff"}
-            await hub.publish("a", data)
-            assert (await b.hear(1))[0] == (await c.hear(1))[0] == (1, data)
-            assert (await a.hear(1))[0] == (1, {**data, "bytes": "AP8="})
-            assert len(unpacked) == 2
+    async with (
+        Hub(HISTORY) as hub,
+        subscriber(hub, format_=JSON) as a,
+        subscriber(hub, format_=MSGPACK) as b,
+        subscriber(hub, format_=MSGPACK) as c,
+    ):
+        for one in (a, b, c):
+            await one.subscribe()
+        data = {"text": "ä", "list": [1, 2.5, None, True], "bytes": b"\x00\xff"}
+        await hub.publish("a", data)
+        assert (await b.hear(1))[0] == (await c.hear(1))[0] == (1, data)
+        assert (await a.hear(1))[0] == (1, {**data, "bytes": "AP8="})
+        assert len(unpacked) == 2
 
 
 async def test_without_a_bound_on_age_and_with_many_subscribers_state_is_gone_at_the_end():
@@ -572,3 +580,232 @@ async def test_without_a_bound_on_age_and_with_many_subscribers_state_is_gone_at
                 await hub.publish("a", 1)
         assert hub.statistics().topics == 0
         assert not hub._node._topics
+
+
+# --- presence --------------------------------------------------------------------------------
+
+SEEN = {"*": TopicOptions(presence=True)}
+
+
+async def test_who_is_there_hears_of_who_comes_and_goes(autojump_clock):
+    async with Hub(SEEN, grace=2) as hub, subscriber(hub, principal="ann") as ann:
+        await ann.subscribe()
+        assert await ann.hear(1) == [("join", {"topic": "a", "user": "ann"})]
+        async with subscriber(hub, principal="bob") as bob:
+            async with subscriber(hub, principal="bob") as second:
+                await bob.subscribe()
+                await second.subscribe()
+                await ann.hear(2)
+                found = await ann.peer.call("presence", {"topic": "a"})
+                assert found == {
+                    "users": [
+                        {"user": "ann", "connections": 1},
+                        {"user": "bob", "connections": 2},
+                    ],
+                    "count": 2,
+                }
+        async with subscriber(hub, principal="bob") as bob:  # a quick return is none
+            await bob.subscribe()
+            await trio.sleep(5)
+            await bob.peer.call("unsubscribe", {"topic": "a"})
+        await trio.sleep(1)
+        assert len(ann.heard) == 2
+        await trio.sleep(2)
+        assert ann.heard[1:] == [
+            ("join", {"topic": "a", "user": "bob"}),
+            ("leave", {"topic": "a", "user": "bob"}),
+        ]
+
+
+async def test_whoever_is_identified_is_seen_with_what_others_are_told(autojump_clock):
+    def identify(peer):
+        return (peer.principal["name"], {"colour": "red"}) if peer.principal else (None, None)
+
+    async with (
+        Hub(SEEN, identify=identify) as hub,
+        subscriber(hub, principal={"name": "ann", "password": "x"}) as ann,
+        subscriber(hub) as nobody,
+    ):
+        await nobody.subscribe()
+        await ann.subscribe()
+        info = {"topic": "a", "user": "ann", "info": {"colour": "red"}}
+        assert await nobody.hear(1) == [("join", info)]
+        found = await ann.peer.call("presence", {"topic": "a"})
+        assert found["users"] == [{"user": "ann", "info": {"colour": "red"}, "connections": 1}]
+
+
+async def test_a_topic_without_presence_tells_nothing():
+    async with Hub() as hub, subscriber(hub, principal="ann") as one:
+        await one.subscribe()
+        assert (await refused(one.peer.call("presence", {"topic": "a"}))).code == "not-found"
+        await wait_all_tasks_blocked()
+        assert one.heard == []
+
+
+# --- many nodes ------------------------------------------------------------------------------
+
+
+async def test_two_hubs_are_one_and_nobody_hears_anything_twice(autojump_clock):
+    topics = {"live": TopicOptions(), "kept": KEPT}
+    store, broker = MemoryStore(), MemoryBroker()
+    async with (
+        Hub(topics, store=store, broker=broker) as here,
+        Hub(topics, store=store, broker=broker) as there,
+        subscriber(here) as one,
+        subscriber(there) as other,
+    ):
+        for topic in topics:
+            await one.subscribe(topic)
+            await other.subscribe(topic)
+        for number, hub in enumerate((here, there, here, there), 1):
+            for topic in topics:
+                await hub.publish(topic, number)
+            await trio.sleep(1)
+        expected = [event for number in (1, 2, 3, 4) for event in ((0, number), (number, number))]
+        for who in (one, other):
+            assert who.heard == expected
+        assert here.statistics().reread == there.statistics().reread == 0
+
+
+async def test_what_the_broker_lost_is_read_from_the_store(autojump_clock):
+    store, broker = MemoryStore(), MemoryBroker()
+    async with (
+        Hub(HISTORY, store=store, broker=broker) as here,
+        Hub(HISTORY, store=store, broker=broker) as there,
+        subscriber(there) as one,
+    ):
+        await one.subscribe()
+        await here.publish("a", 1)
+        broker.lose()
+        await trio.sleep(1)
+        assert one.heard == [(1, 1)]
+        assert there.statistics().reread == 1
+
+
+async def test_a_gap_in_a_topic_without_history_is_told_without_a_count(autojump_clock):
+    broker = MemoryBroker()
+    async with Hub(broker=broker) as here, Hub(broker=broker) as there, subscriber(there) as one:
+        await one.subscribe()
+        await here.publish("a", 1)
+        broker.lose()
+        await trio.sleep(1)
+        assert one.heard == [("gap", {"topic": "a", "missed": 0})]
+
+
+class Refusing(MemoryBroker):
+    refuses = False
+
+    async def publish(self, topic, data, /):
+        if self.refuses:
+            raise BrokerFailed("not now")
+        await super().publish(topic, data)
+
+
+async def test_what_the_broker_does_not_take_is_announced_when_it_does(autojump_clock):
+    store, broker = MemoryStore(), Refusing()
+    topics = {"live": TopicOptions(), "*": KEPT}
+    async with (
+        Hub(topics, store=store, broker=broker) as here,
+        Hub(topics, store=store, broker=broker) as there,
+        subscriber(there) as one,
+    ):
+        await one.subscribe("a")
+        await one.subscribe("b")
+        broker.refuses = True
+        for number in (1, 2):
+            for topic in "ab":
+                assert await here.publish(topic, number) is not None
+        with pytest.raises(BrokerFailed):
+            await here.publish("live", 1)
+        await trio.sleep(10)
+        assert one.heard == []
+        broker.refuses = False
+        await trio.sleep(2)
+        assert sorted(one.heard) == [(1, 1), (1, 1), (2, 2), (2, 2)]
+        assert here.statistics().postponed == 4
+        assert here.statistics().given_up == 0
+
+
+async def test_a_topic_that_is_forgotten_and_wanted_again_is_heard(autojump_clock):
+    store, broker = MemoryStore(), MemoryBroker()
+    async with (
+        Hub(HISTORY, store=store, broker=broker) as here,
+        Hub(HISTORY, store=store, broker=broker) as there,
+    ):
+        for number in range(5):
+            async with subscriber(there) as one:
+                await one.subscribe()
+                await one.peer.call("unsubscribe", {"topic": "a"})
+                await one.subscribe()
+                await trio.sleep(1)
+                await here.publish("a", number)
+                await trio.sleep(1)
+                assert one.events == [number]
+        await trio.sleep(1)
+        assert not any(ear.topics for ear in broker._ears)
+        assert there.statistics().reread == 0
+
+
+async def test_what_is_not_ours_on_the_broker_is_passed_over(autojump_clock, caplog):
+    store, broker = MemoryStore(), MemoryBroker()
+    async with Hub(HISTORY, store=store, broker=broker) as hub, subscriber(hub) as one:
+        await one.subscribe()
+        await broker.publish("a", b"\xc1 rubbish")
+        await trio.sleep(1)
+        await hub.publish("a", 1)
+        assert await one.hear(1) == [(1, 1)]
+    assert "not ours" in caplog.text
+
+
+class Unreachable(MemoryBroker):
+    def listen(self):
+        raise BrokerFailed("a wrong password")
+
+
+async def test_a_broker_that_can_never_work_ends_the_hub_bare():
+    with pytest.raises(BrokerFailed, match="a wrong password"):
+        async with Hub(broker=Unreachable()):
+            pass
+
+
+async def test_a_store_that_fails_for_a_while_is_asked_again(autojump_clock, caplog):
+    class Failing(MemoryStore):
+        fails = False
+
+        async def read(self, *args, **options):
+            if self.fails:
+                raise StoreFailed("no database")
+            return await super().read(*args, **options)
+
+    store, broker = Failing(), MemoryBroker()
+    async with (
+        Hub(HISTORY, store=store, broker=broker) as here,
+        Hub(HISTORY, store=store, broker=broker) as there,
+        subscriber(there) as one,
+    ):
+        await one.subscribe()
+        store.fails = True
+        await here.publish("a", 1)
+        broker.lose()
+        await trio.sleep(5)
+        assert one.heard == []
+        store.fails = False
+        await trio.sleep(2)
+        assert one.heard == [(1, 1)]
+    assert "no database" in caplog.text
+
+
+async def test_what_nobody_has_any_more_is_told_as_a_gap(autojump_clock):
+    topics = {"*": TopicOptions(history=Retention(max_entries=2))}
+    store, broker = MemoryStore(), MemoryBroker(max_arrivals=1)
+    async with (
+        Hub(topics, store=store, broker=broker) as here,
+        Hub(topics, store=store, broker=broker) as there,
+        subscriber(there) as one,
+    ):
+        await one.subscribe()
+        for number in range(1, 11):
+            await here.publish("a", number)
+        await trio.sleep(1)
+        assert one.heard == [(1, 1), ("gap", {"topic": "a", "missed": 7}), (9, 9), (10, 10)]
+        assert there.statistics().lost == 7

@@ -11,10 +11,11 @@ from ..config import HubLimits, Overflow, Policy, TopicOptions
 from ..positions import Position
 from ..types import Message
 from .attach import Link
+from .presence import Visit
 from .publication import Publication, gap_notice, unsubscribed_notice
 from .resume import InOrder
 from .rooms import Room, RoomOptions
-from .wire import Format
+from .wire import Format, Notify
 
 __all__ = ["LiveTopic", "Subscription", "notify"]
 
@@ -42,7 +43,7 @@ class Subscription:
     which number the events follow.
     """
 
-    __slots__ = ("farewell", "format", "link", "number", "topic")
+    __slots__ = ("farewell", "format", "is_joined", "link", "number", "topic", "visit")
 
     def __init__(self, topic: LiveTopic, link: Link, format_: Format) -> None:
         self.topic = topic
@@ -52,18 +53,25 @@ class Subscription:
         self.number = 0
         #: What it hears once it has its answer, if the topic ended before that.
         self.farewell: Message | None = None
+        #: Whether it gets events.
+        self.is_joined = False
+        #: Its presence, where the topic has that.
+        self.visit: Visit | None = None
 
 
 class _Audience:
     """The subscribers of one format: a room, with a policy for the topic's events."""
 
-    __slots__ = ("format", "links", "policy", "room")
+    __slots__ = ("beside", "format", "links", "policy", "room")
 
     def __init__(self, topic: str, format_: Format, overflow: Overflow) -> None:
         self.format = format_
         self.links: dict[Link, Subscription] = {}
+        gap = partial(gap_notice, topic, format_)
         key = ("topic", topic) if overflow is Overflow.COALESCE else None
-        self.policy = Policy(overflow, key=key, gap=partial(gap_notice, topic, format_))
+        self.policy = Policy(overflow, key=key, gap=gap)
+        #: For what comes beside the events, which must not take an event's place.
+        self.beside = Policy(overflow if key is None else Overflow.DROP_OLDEST, gap=gap)
         # Whose link has ended leaves by the hub, which watches it.
         self.room = Room(topic, RoomOptions(policy=self.policy), self.links, _nobody)
 
@@ -171,6 +179,7 @@ class LiveTopic:
             return
         finally:
             self._forget_recent()
+        subscription.is_joined = True
         if subscription.number > self.sent:
             self._early.append(subscription)
         else:
@@ -185,6 +194,9 @@ class LiveTopic:
         links = self._audience(subscription.format).links
         if links.get(subscription.link) is subscription:
             del links[subscription.link]
+        subscription.is_joined = False
+        if subscription.visit is not None:
+            subscription.visit.leave()
 
     def end(self, code: str, message: str) -> None:
         """End it: tell the subscribers that no events come any more."""
@@ -249,6 +261,13 @@ class LiveTopic:
         self._join_early(offset + 1)
         self.sent = offset
         self._send_all(self._order.skip_to(offset))
+
+    def notify(self, method: str, params: object) -> None:
+        """Send all who have joined a notice beside the events."""
+        for audience in self._audiences.values():
+            if audience.links:
+                message = audience.format.encode(Notify(method, params))
+                audience.room.broadcast(message, policy=audience.beside)
 
     def lose(self) -> None:
         """Say that events without numbers may be missing here, and nobody knows how many."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from types import TracebackType
@@ -12,11 +11,12 @@ import trio
 
 from ..abc import Broker, Store
 from ..config import HubLimits, TopicOptions
-from ..errors import CallError, StoreFailed
+from ..errors import CallError
 from ..nursery import OwnNursery
-from ..positions import Page, Position
+from ..positions import Position
 from .attach import Link
 from .live import LiveTopic, Subscription
+from .missing import Missing, Tally
 from .publication import pack
 from .relay import Carried, Relay
 from .resume import Recover, Recovery, recover
@@ -24,21 +24,8 @@ from .wire import Format
 
 __all__ = ["HubStatistics", "Node"]
 
-logger = logging.getLogger("trioweb.pubsub")
-
 #: Publications after which other tasks have their turn, where neither store nor broker waits.
 _BURST = 64
-#: Seconds until the store is asked again for what is missing.
-_RETRY = 1.0
-
-
-@dataclass(slots=True)
-class _Tally:
-    published: int = 0
-    recovered: int = 0
-    not_recovered: int = 0
-    reread: int = 0
-    lost: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +37,7 @@ class HubStatistics:
     subscriptions: int
     #: Events published here.
     published: int
-    #: Subscribers who came back with a position, and who got all or heard that something is missing.
+    #: Subscribers who came back with a position and got all, or heard that something is missing.
     recovered: int
     not_recovered: int
     #: Times that missing numbers were read from the store.
@@ -77,16 +64,20 @@ class Node:
         self._limits = limits
         self._topics: dict[str, LiveTopic] = {}
         self._links: dict[Link, dict[str, Subscription]] = {}
-        self._tally = _Tally()
+        self._tally = Tally()
         self._relay: Relay | None = None
         if broker is not None:
             self._relay = Relay(broker, take=self._take, lose=self._lose)
+        #: Alone, what is missing is one of the appends under way; with other nodes nobody can tell.
+        self._missing = Missing(
+            store, limits, self._tally, self._begin_anew, is_alone=broker is None
+        )
         self._manager = OwnNursery()
         self._nursery: trio.Nursery | None = None
         self._turn = 0
 
     async def __aenter__(self) -> Self:
-        self._nursery = await self._manager.__aenter__()
+        self._nursery = self._missing.nursery = await self._manager.__aenter__()
         if self._relay is not None:
             try:
                 await self._nursery.start(self._relay.run)
@@ -102,7 +93,7 @@ class Node:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._nursery = None
+        self._nursery = self._missing.nursery = None
         await self._manager.__aexit__(kind, error, traceback)
 
     def statistics(self) -> HubStatistics:
@@ -156,7 +147,7 @@ class Node:
             if before is not None:
                 before.appending -= 1
                 before.in_doubt = True
-                self._look(before)
+                self._missing.look(before)
             raise
         if before is not None:
             before.appending -= 1
@@ -217,7 +208,7 @@ class Node:
                 if live.follow(subscription, recovery.position):
                     break
                 self._begin_anew(live)
-        self._look(live)
+        self._missing.look(live)
         if recovery.recovered is not None:
             self._tally.recovered += recovery.recovered
             self._tally.not_recovered += not recovery.recovered
@@ -310,7 +301,7 @@ class Node:
 
     def _arrive(self, live: LiveTopic, position: Position, packed: bytes) -> None:
         if live.arrive(position, packed):
-            self._look(live)
+            self._missing.look(live)
         else:
             self._begin_anew(live)
 
@@ -327,7 +318,7 @@ class Node:
         if carried.packed is not None:
             self._arrive(live, position, carried.packed)
         elif live.see(position):
-            self._look(live)
+            self._missing.look(live)
         else:
             self._begin_anew(live)
 
@@ -339,59 +330,4 @@ class Node:
                     live.lose()
                 else:
                     live.in_doubt = True
-                    self._look(live)
-
-    def _is_incomplete(self, live: LiveTopic) -> bool:
-        """Tell whether something is missing that nobody is about to bring."""
-        if live.is_over or live.is_unused or live.position is None:
-            return False
-        # With other nodes nobody can tell; alone, it is one of the appends under way.
-        return live.in_doubt or (live.hole and not (self._relay is None and live.appending))
-
-    def _look(self, live: LiveTopic) -> None:
-        if not live.reading and self._nursery is not None and self._is_incomplete(live):
-            live.reading = True
-            self._nursery.start_soon(self._read_missing, live)
-
-    async def _read_missing(self, live: LiveTopic) -> None:
-        while self._is_incomplete(live):
-            position = live.position
-            assert position is not None
-            live.in_doubt = False
-            self._tally.reread += 1
-            try:
-                page = await self._store.read(
-                    live.name,
-                    position,
-                    limit=self._limits.answer_events,
-                    max_bytes=self._limits.answer_bytes,
-                )
-            except StoreFailed as error:
-                logger.warning("reading what is missing of %.80r: %s", live.name, error)
-                live.in_doubt = True
-                await trio.sleep(_RETRY)
-                continue
-            if page.position.epoch != position.epoch:
-                self._begin_anew(live)
-            elif not self._fill(live, page):
-                await trio.sleep(_RETRY)  # the number is out, and its entry not there yet
-        live.reading = False
-
-    def _fill(self, live: LiveTopic, page: Page) -> bool:
-        """Send what is on a page; return whether that was all that can be had by now."""
-        epoch = page.position.epoch
-        for entry in page.entries:
-            self._skip(live, entry.offset - 1)
-            live.arrive(Position(epoch, entry.offset), entry.data)
-        if not page.entries:
-            self._skip(live, page.position.offset)
-        elif page.entries[-1].offset < page.position.offset:
-            live.see(page.position)  # there is another page
-            return True
-        return not live.hole
-
-    def _skip(self, live: LiveTopic, offset: int) -> None:
-        position = live.position
-        if position is not None and offset > position.offset:
-            self._tally.lost += offset - position.offset
-            live.skip(offset)
+                    self._missing.look(live)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
+from contextlib import AsyncExitStack
 from functools import partial
 from types import TracebackType
 from typing import Annotated, Any, Literal, Self, TypeAlias
@@ -17,18 +18,22 @@ from ..config import HubLimits, TopicOptions
 from ..errors import CallError
 from ..positions import Entry, Position
 from ..stores.memory import MemoryStore
+from .live import Subscription
 from .node import HubStatistics, Node
+from .presence import Presence
 from .publication import unpack
 from .resume import Recover, browse
 from .rpc import Methods, Peer, Reply
 from .wire import Count
 
-__all__ = ["Action", "Authorise", "Hub", "HubStatistics"]
+__all__ = ["Action", "Authorise", "Hub", "HubStatistics", "Identify"]
 
 #: What a peer wants to do with a topic.
 Action: TypeAlias = Literal["subscribe", "publish", "history", "presence"]
 #: Says whether it may: an async function or a plain one. It may also raise `CallError`.
 Authorise: TypeAlias = Callable[[Peer, Action, str], bool | Awaitable[bool]]
+#: Returns a peer's user, which the formats can express, and what others are told of it.
+Identify: TypeAlias = Callable[[Peer], tuple[Hashable, Any]]
 
 
 class _Position(msgspec.Struct, frozen=True):
@@ -49,6 +54,19 @@ class _Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     events: tuple[_Event, ...] = ()
 
 
+class _User(msgspec.Struct, frozen=True, omit_defaults=True):
+    user: Any
+    info: Any = None
+    connections: int = 0
+
+
+class _Present(msgspec.Struct, frozen=True):
+    """The result of ``presence``."""
+
+    users: tuple[_User, ...]
+    count: int
+
+
 class Hub:
     """Topics, for any number of peers: ``async with Hub(...) as hub:``.
 
@@ -60,6 +78,10 @@ class Hub:
 
     ``authorise`` is asked for each action of a peer's on a topic. Without it peers may do
     everything but publish.
+
+    Topics with presence know who is there on this node: ``identify(peer)`` returns the user and
+    what the others are told of it, as it stands the peer's principal and None; a peer whose user
+    is None is not seen. A user who leaves is gone after ``grace`` seconds (`Presence`).
 
     A hub serves the methods ``subscribe``, ``unsubscribe``, ``publish``, ``history`` and
     ``presence`` (:doc:`/reference/wire`) to all peers that have its `methods`. A subscription ends
@@ -73,6 +95,8 @@ class Hub:
         store: Store | None = None,
         broker: Broker | None = None,
         authorise: Authorise | None = None,
+        identify: Identify | None = None,
+        grace: float = 5,
         limits: HubLimits = HubLimits(),
     ) -> None:
         patterns = {"*": TopicOptions()} if topics is None else dict(topics)
@@ -84,12 +108,20 @@ class Hub:
         self._authorise = authorise
         self._limits = limits
         self._node = Node(self._store, broker, self.options, limits)
+        self._identify = identify
+        self._presence = Presence(
+            grace=grace,
+            on_join=partial(self._tell_presence, "join"),
+            on_leave=partial(self._tell_presence, "leave"),
+        )
+        self._stack = AsyncExitStack()
         #: What peers may call, to be given to `serve_peer`; or see `register`.
         self.methods = Methods()
         self.register(self.methods)
 
     async def __aenter__(self) -> Self:
-        await self._node.__aenter__()
+        await self._stack.enter_async_context(self._node)
+        await self._stack.enter_async_context(self._presence)
         return self
 
     async def __aexit__(
@@ -98,17 +130,18 @@ class Hub:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._node.__aexit__(kind, error, traceback)
+        await self._stack.__aexit__(kind, error, traceback)
 
     def register(self, methods: Methods) -> None:
         """Add the hub's methods to those of an application."""
-        for function in (
-            self._subscribe,
-            self._unsubscribe,
-            self._publish,
-            self._history,
+        for name, function in (
+            ("subscribe", self._subscribe),
+            ("unsubscribe", self._unsubscribe),
+            ("publish", self._publish),
+            ("history", self._history),
+            ("presence", self._list_present),
         ):
-            methods.add(function.__name__[1:], function)
+            methods.add(name, function)
 
     def options(self, topic: str) -> TopicOptions:
         """Return what a topic is like; raises `CallError` "not-found" if there is none."""
@@ -178,9 +211,23 @@ class Hub:
             answer = _Answer(recovery.position, recovery.recovered, events)
         return Reply(
             answer,
-            sent=partial(subscription.topic.join, subscription),
+            sent=partial(self._join, peer, subscription),
             unsent=partial(node.leave, subscription),
         )
+
+    def _join(self, peer: Peer, subscription: Subscription) -> None:
+        live = subscription.topic
+        live.join(subscription)
+        if live.options.presence and subscription.is_joined:
+            user, info = (peer.principal, None) if self._identify is None else self._identify(peer)
+            if user is not None:
+                subscription.visit = self._presence.enter(live.name, user, info)
+
+    def _tell_presence(self, method: str, topic: str, user: Hashable, info: Any) -> None:
+        live = self._node.live(topic)
+        if live is not None:
+            params = {"topic": topic, "user": user}
+            live.notify(method, params if info is None else {**params, "info": info})
 
     async def _unsubscribe(self, peer: Peer, topic: str) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -211,6 +258,19 @@ class Hub:
             max_bytes=self._limits.answer_bytes,
         )
         return _Answer(found.position, found.recovered, _events(found.entries))
+
+    async def _list_present(self, peer: Peer, topic: str) -> _Present:
+        await self._allow(peer, "presence", topic)
+        if not self.options(topic).presence:
+            raise CallError("not-found", f"{topic!r:.80} has no presence")
+        users = self._presence.users(topic)
+        return _Present(
+            tuple(
+                _User(one.user, one.info, one.connections)
+                for one in users[: self._limits.answer_events]
+            ),
+            len(users),
+        )
 
     async def _allow(self, peer: Peer, action: Action, topic: str) -> None:
         """Raise `CallError` unless a peer may do something with a topic that there is."""

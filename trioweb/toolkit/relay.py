@@ -45,8 +45,8 @@ _decoder = msgspec.msgpack.Decoder(Carried)
 class Relay:
     """One node's way to the others.
 
-    ``take(topic, carried)`` is called for what other nodes publish, ``lose(topic)`` where something may
-    be missing, of one topic or with None of any. Both are plain functions.
+    ``take(topic, carried)`` is called for what other nodes publish, ``lose(topic)`` where something
+    may be missing, of one topic or with None of any. Both are plain functions.
     """
 
     def __init__(
