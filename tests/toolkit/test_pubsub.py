@@ -92,9 +92,9 @@ async def test_what_cannot_be_had_as_a_whole_is_not_recovered():
         for number in range(1, 6):
             now = await hub.publish("a", number)
         assert now is not None
-        for offset, params in ((1, {}), (2, {}), (3, {"limit": 1})):
+        for offset, limit in ((1, None), (2, None), (3, 1)):
             position = {"epoch": now.epoch, "offset": offset}
-            answer = await one.subscribe(position=position, **params)
+            answer = await one.subscribe(position=position, limit=limit)
             assert answer == {"position": place(now), "recovered": False, "events": []}
         position = {"epoch": now.epoch, "offset": 3}
         answer = await one.subscribe(position=position, limit=99)
@@ -505,9 +505,10 @@ async def test_who_is_too_slow_is_closed_and_misses_nothing_when_it_comes_back(a
         await quick.subscribe()
         async with subscriber(hub, size=0, eager=False) as slow:
             position = (await slow.subscribe())["position"]
-            slow.peer.link.channel.receiver.close()  # it reads no more
             for number in range(600):
                 await hub.publish("a", number)
+            await slow.peer.wait_ended()
+            assert len(slow.heard) < 600
         await quick.hear(600)
         async with subscriber(hub) as again:
             answer = await again.subscribe(position=position)
@@ -554,7 +555,12 @@ async def test_each_format_gets_the_same_and_is_encoded_once(monkeypatch):
 
     unpacked = []
     unpack = publication.unpack
-    monkeypatch.setattr(publication, "unpack", lambda one: unpacked.append(1) or unpack(one))
+
+    def counted(packed):
+        unpacked.append(packed)
+        return unpack(packed)
+
+    monkeypatch.setattr(publication, "unpack", counted)
     async with (
         Hub(HISTORY) as hub,
         subscriber(hub, format_=JSON) as a,
@@ -591,19 +597,13 @@ async def test_who_is_there_hears_of_who_comes_and_goes(autojump_clock):
     async with Hub(SEEN, grace=2) as hub, subscriber(hub, principal="ann") as ann:
         await ann.subscribe()
         assert await ann.hear(1) == [("join", {"topic": "a", "user": "ann"})]
-        async with subscriber(hub, principal="bob") as bob:
-            async with subscriber(hub, principal="bob") as second:
-                await bob.subscribe()
-                await second.subscribe()
-                await ann.hear(2)
-                found = await ann.peer.call("presence", {"topic": "a"})
-                assert found == {
-                    "users": [
-                        {"user": "ann", "connections": 1},
-                        {"user": "bob", "connections": 2},
-                    ],
-                    "count": 2,
-                }
+        async with subscriber(hub, principal="bob") as bob, subscriber(hub, principal="bob") as two:
+            await bob.subscribe()
+            await two.subscribe()
+            await ann.hear(2)
+            users = [{"user": "ann", "connections": 1}, {"user": "bob", "connections": 2}]
+            found = await ann.peer.call("presence", {"topic": "a"})
+            assert found == {"users": users, "count": 2}
         async with subscriber(hub, principal="bob") as bob:  # a quick return is none
             await bob.subscribe()
             await trio.sleep(5)

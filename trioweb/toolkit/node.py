@@ -217,8 +217,8 @@ class Node:
     async def _recover(
         self, live: LiveTopic, position: Position | None, recover_: Recover, limit: int
     ) -> Recovery:
-        for _ in range(2):
-            recovery = await recover(
+        async def read() -> Recovery:
+            return await recover(
                 self._store,
                 live.name,
                 position,
@@ -226,10 +226,10 @@ class Node:
                 limit=min(limit, self._limits.answer_events),
                 max_bytes=self._limits.answer_bytes,
             )
-            # The first of several who join may have begun after this one.
-            if live.reaches(recovery.position):
-                break
-        return recovery
+
+        recovery = await read()
+        # The first of several who join may have begun after this one.
+        return recovery if live.reaches(recovery.position) else await read()
 
     def _begin(
         self, link: Link, format_: Format, topic: str, options: TopicOptions
