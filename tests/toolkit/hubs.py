@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import trio
-from trioweb.toolkit.rpc import JSON, Event, Methods, Peer, open_peer, serve_peer
 
 from tests.channels import channel_pair
 from tests.helpers import guard
 from trioweb.toolkit.pubsub import Hub
+from trioweb.toolkit.rpc import JSON, Event, Methods, Peer, open_peer, serve_peer
 
 
 class Subscriber:

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
-from trioweb.toolkit.rpc import JSON, MSGPACK
 
 from tests.toolkit.hubs import subscriber
 from trioweb import (
@@ -24,6 +23,7 @@ from trioweb import (
 from trioweb.brokers.memory import MemoryBroker
 from trioweb.stores.memory import MemoryStore
 from trioweb.toolkit.pubsub import Hub
+from trioweb.toolkit.rpc import JSON, MSGPACK
 
 KEPT = TopicOptions(history=Retention())
 HISTORY = {"*": KEPT}

@@ -16,7 +16,6 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 import trio
-from trioweb.toolkit.rpc import JSON, MSGPACK, Event, Methods, open_peer, serve_peer
 
 import trioweb
 from trioweb import (
@@ -48,6 +47,7 @@ from trioweb.testing import (
 from trioweb.testing.scheduling import run
 from trioweb.toolkit.attach import attach
 from trioweb.toolkit.pubsub import Hub
+from trioweb.toolkit.rpc import JSON, MSGPACK, Event, Methods, open_peer, serve_peer
 
 PORT = 80
 #: Seconds in which things go wrong, and in which all must be well afterwards.
