@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, field
 from random import Random
 
-__all__ = ["Backoff", "Deflate", "Heartbeat", "Limits", "Overflow", "Timeouts"]
+__all__ = ["Backoff", "Deflate", "Heartbeat", "Limits", "Overflow", "SessionLimits", "Timeouts"]
 
 
 def _positive(owner: object, *names: str) -> None:
@@ -132,6 +132,26 @@ class Backoff:
             return min(self.cap, self.base * self.factor ** (failures - 1))
         except OverflowError:
             return self.cap
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLimits:
+    """What a session may hold, beside what its connection does."""
+
+    #: Events of one subscription that wait for their reader, and the bytes of their messages. What
+    #: comes beyond is fetched from the topic's history, when the reader has caught up. Enough for a
+    #: second or two of a busy topic.
+    feed_events: int = 256
+    feed_bytes: int = 2**18
+    #: Notifications that wait for a connection; above it the overflow policy rules.
+    queue_messages: int = 256
+    queue_bytes: int = 2**18
+    #: Subscriptions that are renewed at the same time after a break. Servers bound the calls of
+    #: one connection.
+    renewals: int = 8
+
+    def __post_init__(self) -> None:
+        _positive(self, *self.__slots__)
 
 
 @dataclass(frozen=True, slots=True)
