@@ -38,7 +38,6 @@ class Feed:
         "_ahead",
         "_bytes",
         "_events",
-        "_latest",
         "_limits",
         "_newest",
         "_next",
@@ -47,6 +46,7 @@ class Feed:
         "_taken",
         "epoch",
         "joined",
+        "latest",
         "missed",
         "postponed",
         "skipped",
@@ -63,7 +63,8 @@ class Feed:
         self.skipped = 0
         #: Events that were lost, as far as they could be counted.
         self.missed = 0
-        self._latest = recover == "latest"
+        #: Whether the newest event alone is wanted.
+        self.latest = recover == "latest"
         self._limits = limits
         #: The offset that comes next, and the highest that is known to exist.
         self._next = 1 if position is None else position.offset + 1
@@ -114,6 +115,10 @@ class Feed:
         self._forget_ahead()
         return None if self.epoch is None else Position(self.epoch, self._next - 1)
 
+    def doubt(self) -> None:
+        """Note that a question got no answer: whether something is missing is not known."""
+        self._suspicion = True
+
     # --- the server's side -------------------------------------------------------------------
 
     def live(self, event: Event, size: int) -> None:
@@ -121,7 +126,7 @@ class Feed:
         offset = event.offset
         if offset == 0 or (self.joined and self.epoch is None):
             self._live_only(event, size)
-        elif self._latest and self.joined and offset >= self._next:
+        elif self.latest and self.joined and offset >= self._next:
             self.skipped += offset - self._next
             self._append(event, size)
         elif offset == self._next and self.joined and not self._full(size):
@@ -160,7 +165,7 @@ class Feed:
             self.epoch = position.epoch
             self._next, self._newest = 1, position.offset
         other = self._started and (self.epoch is None or before != self.epoch)
-        if other and not (self._latest and events):
+        if other and not (self.latest and events):
             self._miss(None)
         self._started = True
         if position is not None:
@@ -190,7 +195,7 @@ class Feed:
             if self._full(each):
                 self.postponed += 1
                 break
-            if self._latest:
+            if self.latest:
                 self.skipped += event.offset - self._next
             elif event.offset > self._next:
                 self._miss(event.offset - self._next)
@@ -199,7 +204,7 @@ class Feed:
 
     def _live_only(self, event: Event, size: int) -> None:
         """Take an event without a number."""
-        if self._latest:
+        if self.latest:
             self._replace_last()
         elif self._full(size):
             self._miss(1)
@@ -208,7 +213,7 @@ class Feed:
         self._events.append((event, size, None))
 
     def _append(self, event: Event, size: int) -> None:
-        if self._latest:
+        if self.latest:
             self._replace_last()
         self._bytes += size
         self._events.append((event, size, self.epoch))
@@ -241,7 +246,7 @@ class Feed:
         """Let live events follow that follow now."""
         if self._ahead:
             self._newest = max(self._newest, self._ahead[-1][0].offset)
-        while self._ahead and (self._latest or self._ahead[0][0].offset <= self._next):
+        while self._ahead and (self.latest or self._ahead[0][0].offset <= self._next):
             event, size = self._ahead.popleft()
             self._bytes -= size
             if event.offset >= self._next:
@@ -250,7 +255,7 @@ class Feed:
     def _full(self, size: int) -> bool:
         """Whether an event of this size has no room; a large one has it alone."""
         count = len(self._events) + len(self._ahead)
-        if self._latest:
+        if self.latest:
             return False
         return count >= self._limits.feed_events or (
             count > 0 and self._bytes + size > self._limits.feed_bytes
