@@ -255,21 +255,21 @@ async def test_a_long_message_is_queued_or_written_and_arrives_whole():
 # Receivers that do not keep up.
 
 
-async def test_a_full_receiver_is_closed_with_1008_by_default():
+async def test_a_full_receiver_is_closed_with_1013_by_default():
     async with audience(3) as (server, peers):
         slow = connection(server, 1)
         fill(slow)
         assert broadcast(server.connections, "news") == Delivery(written=2, closed=1)
-        assert slow.closed == Close(1008, "slow consumer")
+        assert slow.closed == Close(1013, "slow consumer")
         assert (await peers[0].frame()).payload == b"news"
         assert (await peers[2].frame()).payload == b"news"
         # What was queued before arrives, then the close; the broadcast is left out.
         frames = [await peers[1].frame()]
         while frames[-1].opcode != CLOSE:
             frames.append(await peers[1].frame())
-        assert frames[-1].close == (1008, "slow consumer")
+        assert frames[-1].close == (1013, "slow consumer")
         assert {one.payload for one in frames[:-1]} == {bytes(2**16)}
-        await peers[1].send(close_frame(1008))
+        await peers[1].send(close_frame(1013))
         assert await peers[1].rest() == b""
 
 
@@ -290,7 +290,7 @@ async def test_the_handler_of_a_closed_receiver_hears_of_it():
         assert broadcast([ws], "x") == Delivery(closed=1)
         await trio.testing.wait_all_tasks_blocked()
         peer.reset()
-    assert ends == [(1008, "slow consumer", False)]
+    assert ends == [(1013, "slow consumer", False)]
 
 
 async def test_a_full_receiver_may_be_left_out_and_that_is_counted():

@@ -7,9 +7,17 @@ import math
 
 import pytest
 
-from trioweb.config import Heartbeat, Limits, Overflow, Timeouts
+from trioweb.config import (
+    Heartbeat,
+    Limits,
+    LinkLimits,
+    Overflow,
+    Policy,
+    Retention,
+    Timeouts,
+)
 
-OPTIONS = [Limits, Timeouts, Heartbeat]
+OPTIONS = [Limits, Timeouts, Heartbeat, LinkLimits, Retention]
 FIELDS = [(kind, field.name) for kind in OPTIONS for field in dataclasses.fields(kind)]
 
 
@@ -54,4 +62,22 @@ def test_a_message_of_the_largest_size_fits_in_the_fragments_allowed():
 
 
 def test_the_overflow_policies():
-    assert {policy.name for policy in Overflow} == {"DROP_NEWEST", "CLOSE"}
+    names = {"WAIT", "DROP_OLDEST", "DROP_NEWEST", "COALESCE", "CLOSE"}
+    assert {policy.name for policy in Overflow} == names
+
+
+@pytest.mark.parametrize("timeout", [0, -1, math.nan])
+def test_a_policy_waits_for_some_time(timeout):
+    with pytest.raises(ValueError, match=r"Policy\.timeout must be positive"):
+        Policy(Overflow.WAIT, timeout=timeout)
+
+
+def test_coalescing_needs_a_key():
+    with pytest.raises(ValueError, match=r"Policy\.key must be given"):
+        Policy(Overflow.COALESCE)
+    assert Policy(Overflow.COALESCE, key="price") == Policy(Overflow.COALESCE, key="price")
+
+
+def test_every_ending_of_a_link_is_bounded():
+    with pytest.raises(ValueError, match=r"LinkLimits\.close must be finite"):
+        LinkLimits(close=math.inf)

@@ -2,7 +2,7 @@
 
 The layers, each importing only from those above it, and each file only from files above it:
 
-0. vocabulary: `types`, `errors`, `config`, `abc`
+0. vocabulary: `types`, `positions`, `errors`, `config`, `abc`
 1. `protocol`: RFC 6455 without I/O, over wsproto and h11
 2. one connection: `nursery`, `parking`, `transport`, `host`, `lanes`, `attendant`, `outbox`,
    `inbox`, `reading`, `heartbeat`, `pings`, `lifecycle`, `streaming`, `connection`, `broadcast`
@@ -14,9 +14,20 @@ from .addresses import Proxy
 from .auth import FirstMessage
 from .broadcast import Delivery, broadcast
 from .client import connect
-from .config import Backoff, Deflate, Heartbeat, Limits, Overflow, Timeouts
+from .config import (
+    Backoff,
+    Deflate,
+    Heartbeat,
+    Limits,
+    LinkLimits,
+    Overflow,
+    Policy,
+    Retention,
+    Timeouts,
+)
 from .connection import Statistics, WebSocket
 from .errors import (
+    BrokerFailed,
     ConnectFailed,
     ConnectionBroken,
     ConnectionClosedByUs,
@@ -26,15 +37,18 @@ from .errors import (
     HandshakeInvalid,
     HandshakeRejected,
     HandshakeTimeout,
+    InvalidMessage,
     ProtocolError,
     ProxyError,
     Refused,
+    StoreFailed,
     TriowebError,
 )
 from .forwarded import TrustedProxies
 from .listening import open_listeners, open_unix_listener
 from .options import ServerOptions
 from .pages import Site
+from .positions import Position
 from .protocol.framer import framer
 from .reconnect import reconnect
 from .retrying import is_terminal
@@ -48,6 +62,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Backoff",
+    "BrokerFailed",
     "Close",
     "CloseCode",
     "ConnectFailed",
@@ -65,18 +80,23 @@ __all__ = [
     "HandshakeTimeout",
     "Headers",
     "Heartbeat",
+    "InvalidMessage",
     "Limits",
+    "LinkLimits",
     "Message",
     "MessageReader",
     "MessageWriter",
     "Overflow",
     "Phase",
+    "Policy",
+    "Position",
     "ProtocolError",
     "Proxy",
     "ProxyError",
     "Refused",
     "Request",
     "Response",
+    "Retention",
     "Router",
     "Server",
     "ServerOptions",
@@ -86,6 +106,7 @@ __all__ = [
     "States",
     "Statistics",
     "Status",
+    "StoreFailed",
     "Timeouts",
     "TriowebError",
     "TrustedProxies",

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .config import Overflow
 from .connection import WebSocket, check_message, lifecycle_of
+from .lifecycle import Lifecycle
 from .protocol.machine import Shared
 from .types import Close, CloseCode, Message
 
-__all__ = ["Delivery", "broadcast"]
+__all__ = ["Delivery", "broadcast", "spread"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class Delivery:
     queued: int = 0
     #: Its outbox was full: left out, and counted in the connection's statistics.
     dropped: int = 0
-    #: Its outbox was full: closed with 1008 "slow consumer", or it was over already.
+    #: Its outbox was full: closed with 1013 "slow consumer", or it was over already.
     closed: int = 0
 
 
@@ -41,18 +42,40 @@ def broadcast(
     `WebSocket.send`; with context takeover, what follows such a message begins a new window. The
     first broadcast in a turn of the scheduler is written at once; those that follow in the same
     turn leave together in one write.
-    A receiver whose outbox is full meets the ``overflow`` policy; closing is the default, for
-    who is closed knows that something is missing, and may come back. One slow or broken
-    receiver never disturbs another. Raises `TypeError` if the message is neither str nor bytes.
+    A receiver whose outbox is full meets the ``overflow`` policy, `Overflow.CLOSE` or
+    `Overflow.DROP_NEWEST` (`attach` has the others); closing is the default, for who is closed
+    knows that something is missing, and may come back. One slow or broken receiver never disturbs
+    another. Raises `TypeError` if the message is neither str nor bytes, `ValueError` for another
+    policy.
     """
+    if overflow not in (Overflow.CLOSE, Overflow.DROP_NEWEST):
+        raise ValueError(f"an outbox cannot {overflow.value}: attach a Link, or use a room")
     shared = Shared(check_message(message), compress)
+    delivery, full = spread(map(lifecycle_of, list(connections)), shared)
+    if not full:
+        return delivery
+    if overflow is Overflow.DROP_NEWEST:
+        for life in full:
+            life.dropped += 1
+        return replace(delivery, dropped=len(full))
+    for life in full:
+        life.refuse(Close(CloseCode.TRY_AGAIN_LATER, "slow consumer"))
+    return replace(delivery, closed=delivery.closed + len(full))
+
+
+def spread(lives: Iterable[Lifecycle], shared: Shared) -> tuple[Delivery, list[Lifecycle]]:
+    """Send to all that have room; return what became of it, and those whose outbox is full.
+
+    Nothing may be added to or taken from what is iterated over meanwhile.
+    """
     #: Whether this is not the first broadcast of the turn; None: nobody who can tell was met.
     later: bool | None = None
     #: What most receivers get: one frame, not compressed.
     plain: bytes | None = None
-    written = queued = dropped = closed = 0
+    written = queued = closed = 0
+    full: list[Lifecycle] = []
     size = len(shared.data)
-    for life in map(lifecycle_of, list(connections)):
+    for life in lives:
         outbox = life.outbox
         if later is None and outbox.write is not None and outbox.open:
             later = outbox.attendant.meet()
@@ -65,15 +88,10 @@ def broadcast(
         if life.closed is not None:
             closed += 1
         elif outbox.full:
-            if overflow is Overflow.DROP_NEWEST:
-                life.dropped += 1
-                dropped += 1
-            else:
-                life.refuse(Close(CloseCode.POLICY_VIOLATION, "slow consumer"))
-                closed += 1
+            full.append(life)
         else:
             frames = life.machine.shared(shared)
-            if compress is None and outbox.token_bytes is None and outbox.plain >= size:
+            if shared.compress is None and outbox.token_bytes is None and outbox.plain >= size:
                 plain = frames[0]
             outbox.put_shared(frames, later=bool(later))
             if life.ended():  # the write has found the link broken
@@ -82,4 +100,4 @@ def broadcast(
                 written += 1
             else:
                 queued += 1
-    return Delivery(written, queued, dropped, closed)
+    return Delivery(written, queued, 0, closed), full

@@ -7,10 +7,24 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from random import Random
 
-__all__ = ["Backoff", "Deflate", "Heartbeat", "Limits", "Overflow", "SessionLimits", "Timeouts"]
+from .types import Message
+
+__all__ = [
+    "Backoff",
+    "Deflate",
+    "Heartbeat",
+    "Limits",
+    "LinkLimits",
+    "Overflow",
+    "Policy",
+    "Retention",
+    "SessionLimits",
+    "Timeouts",
+]
 
 
 def _positive(owner: object, *names: str) -> None:
@@ -199,9 +213,75 @@ class Deflate:
 
 
 class Overflow(enum.Enum):
-    """What happens to a message for a connection whose outbox is full."""
+    """What happens to a message for a receiver whose queue is full."""
 
-    #: Leave the message out for this receiver, and count it in its statistics.
+    #: Wait for room, until a deadline.
+    WAIT = "wait"
+    #: Leave out the oldest messages that may be left out, to make room.
+    DROP_OLDEST = "drop oldest"
+    #: Leave the message out for this receiver.
     DROP_NEWEST = "drop newest"
-    #: Close the receiver with 1008 "slow consumer".
+    #: Put it in the place of a waiting message of the same key, full or not: the newer one says
+    #: it all. Where there is none and no room, as DROP_OLDEST.
+    COALESCE = "coalesce"
+    #: Close the receiver with 1013 "slow consumer". Not 1008, which tells a client to stay away:
+    #: who was too slow may come back, and ask for what is missing.
     CLOSE = "close"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """An overflow policy for one class of messages, with what it needs.
+
+    Only messages under DROP_OLDEST, DROP_NEWEST and COALESCE are ever left out. Those under WAIT
+    and CLOSE take the place of the oldest of them, and wait or close only where there is none.
+    """
+
+    #: Closing is the default: who is closed knows that something is missing.
+    overflow: Overflow = Overflow.CLOSE
+    #: Seconds that WAIT waits for room. Long enough for a bad moment of a mobile network, and a
+    #: quarter of `Timeouts.write`, after which the connection is given up.
+    timeout: float = 5
+    #: What COALESCE tells messages apart by; it has no default.
+    key: Hashable = None
+    #: Makes the message that tells a receiver how many of this policy it has missed, in their
+    #: place; None: what the link has for all (`attach`).
+    gap: Callable[[int], Message] | None = None
+
+    def __post_init__(self) -> None:
+        _positive(self, "timeout")
+        if self.overflow is Overflow.COALESCE and self.key is None:
+            raise ValueError("Policy.key must be given for COALESCE")
+
+
+@dataclass(frozen=True, slots=True)
+class LinkLimits:
+    """What a link (`attach`) may hold for its receiver, beside what the channel itself holds."""
+
+    #: The backlog's mark: at so many messages, or bytes, the overflow policy rules. Four outboxes
+    #: of a WebSocket: a second or two of a busy room, or a few seconds of a slow network.
+    messages: int = 256
+    bytes: int = 2**18
+    #: Seconds in which what is queued may leave when the link's block ends, and in which a
+    #: channel that is closed for slowness must be closed.
+    close: float = 5
+
+    def __post_init__(self) -> None:
+        _positive(self, *self.__slots__)
+        if math.isinf(self.close):
+            raise ValueError("LinkLimits.close must be finite: every ending is bounded")
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How much of a topic's history a store keeps. What is over any of these goes, oldest first."""
+
+    #: Entries. More than a client misses while its user walks through a tunnel.
+    max_entries: int = 1000
+    #: Bytes of data. An entry that is larger alone is not kept.
+    max_bytes: int = 2**20
+    #: Seconds. ``math.inf`` keeps entries until others take their place.
+    max_age: float = 300
+
+    def __post_init__(self) -> None:
+        _positive(self, *self.__slots__)

@@ -14,6 +14,9 @@
     |-- ConnectFailed               also OSError: no connection to the address, or no TLS on it
     |   `-- ProxyError              .response: the proxy does not lead there
     |-- ProtocolError               .code, .reason: the peer broke the protocol
+    |-- StoreFailed                 a store could not do its work; the cause is chained
+    |-- BrokerFailed                a broker did not take a message; the cause is chained
+    |-- InvalidMessage              also ValueError: .path, .message, .code: not what its type says
     `-- Refused                     raised by *your* check: .status, .reason
 
 Whoever writes for any `trio.abc.Channel` catches Trio's three; whoever wants the close code
@@ -28,6 +31,7 @@ import trio
 from .types import Close, Headers, Response
 
 __all__ = [
+    "BrokerFailed",
     "ConnectFailed",
     "ConnectionBroken",
     "ConnectionClosedByUs",
@@ -37,9 +41,11 @@ __all__ = [
     "HandshakeInvalid",
     "HandshakeRejected",
     "HandshakeTimeout",
+    "InvalidMessage",
     "ProtocolError",
     "ProxyError",
     "Refused",
+    "StoreFailed",
     "TriowebError",
 ]
 
@@ -130,6 +136,29 @@ class ProtocolError(TriowebError):
         super().__init__(f"{code}: {reason}")
         self.code = code
         self.reason = reason
+
+
+class StoreFailed(TriowebError):
+    """A `trioweb.abc.Store` could not do its work: no room, no database. The cause is chained."""
+
+
+class BrokerFailed(TriowebError):
+    """A `trioweb.abc.Broker` did not take a message, or may not have. The cause is chained."""
+
+
+class InvalidMessage(TriowebError, ValueError):
+    """A message does not validate: raised by the `decode` of a codec, and by what stands on one.
+
+    ``path`` says where it is wrong, as ``$.rooms[3].name`` (``$`` is the whole message), and
+    ``message`` what is, in one short line. ``code`` is what the wire protocol calls it: "invalid",
+    or "unknown-type" for a type of message that nobody handles.
+    """
+
+    def __init__(self, message: str, *, path: str = "$", code: str = "invalid") -> None:
+        super().__init__(f"{message} - at {path}")
+        self.message = message
+        self.path = path
+        self.code = code
 
 
 class Refused(TriowebError):

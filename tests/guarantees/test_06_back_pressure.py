@@ -45,7 +45,7 @@ async def test_a_slow_peer_stops_the_sender(clock: MockClock, link: Link) -> Non
             assert sent > stopped
 
 
-@pytest.mark.parametrize("overflow", list(trioweb.Overflow))
+@pytest.mark.parametrize("overflow", [trioweb.Overflow.DROP_NEWEST, trioweb.Overflow.CLOSE])
 async def test_or_meets_the_overflow_policy(
     clock: MockClock, link: Link, overflow: trioweb.Overflow
 ) -> None:
@@ -73,5 +73,5 @@ async def test_or_meets_the_overflow_policy(
                 assert slow_ws.statistics().messages_dropped == lost
                 assert slow_ws.closed is None
             else:
-                assert slow_ws.closed == trioweb.Close(1008, "slow consumer")
-                assert await slow.receive_close() == 1008
+                assert slow_ws.closed == trioweb.Close(1013, "slow consumer")
+                assert await slow.receive_close() == 1013

@@ -149,11 +149,11 @@ class Shared:
     to begin anew behind it: `Encoder.sent_shared` sees to that. Raises `UnicodeEncodeError`.
     """
 
-    __slots__ = ("_compress", "_packed", "data", "first", "frames")
+    __slots__ = ("_packed", "compress", "data", "first", "frames")
 
     def __init__(self, message: Message, compress: bool | None = None) -> None:
         self.first, self.data = _payload(message)
-        self._compress = compress
+        self.compress = compress
         self._packed: dict[Setting, bytes | None] = {}
         #: What is encoded so far, by the length of fragments and the compressed payload.
         self.frames: dict[tuple[int, bytes | None], list[bytes]] = {}
@@ -163,7 +163,7 @@ class Shared:
         try:
             return self._packed[setting]
         except KeyError:
-            packed = self._packed[setting] = setting.pack(self.data, self._compress)
+            packed = self._packed[setting] = setting.pack(self.data, self.compress)
             return packed
 
 

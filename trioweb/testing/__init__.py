@@ -1,6 +1,12 @@
 """The test kit: clients, servers and whatever is between them, in memory and in virtual time."""
 
-from .contracts import check_codec, check_observer, check_transport
+from .contracts import (
+    check_broker,
+    check_codec,
+    check_observer,
+    check_store,
+    check_transport,
+)
 from .faults import Conditions, Fault, HalfOpen, Partition, Reset, Stall
 from .memory import CollectingObserver, FormCodec
 from .network import Link, Step, VirtualHost, VirtualNetwork
@@ -33,8 +39,10 @@ __all__ = [
     "VirtualNetwork",
     "at_every_step",
     "cancelled_at",
+    "check_broker",
     "check_codec",
     "check_observer",
+    "check_store",
     "check_transport",
     "deterministic",
     "no_orphans",
