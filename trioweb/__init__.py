@@ -41,6 +41,7 @@ from .errors import (
     ProtocolError,
     ProxyError,
     Refused,
+    SessionEnded,
     StoreFailed,
     TriowebError,
 )
@@ -100,6 +101,7 @@ __all__ = [
     "Router",
     "Server",
     "ServerOptions",
+    "SessionEnded",
     "Side",
     "Site",
     "State",

@@ -17,6 +17,7 @@
     |-- StoreFailed                 a store could not do its work; the cause is chained
     |-- BrokerFailed                a broker did not take a message; the cause is chained
     |-- InvalidMessage              also ValueError: .path, .message, .code: not what its type says
+    |-- SessionEnded                also trio.BrokenResourceError: no connection comes any more
     `-- Refused                     raised by *your* check: .status, .reason
 
 Whoever writes for any `trio.abc.Channel` catches Trio's three; whoever wants the close code
@@ -45,6 +46,7 @@ __all__ = [
     "ProtocolError",
     "ProxyError",
     "Refused",
+    "SessionEnded",
     "StoreFailed",
     "TriowebError",
 ]
@@ -159,6 +161,10 @@ class InvalidMessage(TriowebError, ValueError):
         self.message = message
         self.path = path
         self.code = code
+
+
+class SessionEnded(TriowebError, trio.BrokenResourceError):
+    """The session is over: there will be no connection any more. The cause is chained."""
 
 
 class Refused(TriowebError):

@@ -17,9 +17,9 @@ from ..positions import Position
 from ..retrying import Retries
 from .feed import Feed, Recover
 from .subscription import Subscription
-from .wire import Event
+from .wire import MSGPACK, Event
 
-__all__ = ["Caller", "Topics"]
+__all__ = ["Caller", "Place", "Topics"]
 
 #: What a server says of a bad moment. The same question may get another answer later.
 _PASSING = frozenset({"busy", "rate-limited", "timeout", "internal", "cancelled"})
@@ -30,9 +30,16 @@ _FINAL = frozenset({"unauthorized", "forbidden"})
 _Offset = Annotated[int, Meta(ge=0, lt=2**53)]
 
 
-class _Position(msgspec.Struct, frozen=True):
+class Place(msgspec.Struct, frozen=True):
+    """A position, as it is written."""
+
     epoch: str
     offset: _Offset
+
+    @property
+    def position(self) -> Position:
+        """The position that it stands for."""
+        return Position(self.epoch, self.offset)
 
 
 class _Entry(msgspec.Struct, frozen=True):
@@ -43,12 +50,12 @@ class _Entry(msgspec.Struct, frozen=True):
 class _Answer(msgspec.Struct, frozen=True):
     """What ``subscribe`` and ``history`` return."""
 
-    position: _Position | None = None
+    position: Place | None = None
     recovered: bool | None = None
     events: list[_Entry] = []
 
     def take(self, topic: str) -> tuple[Position | None, list[Event]]:
-        place = self.position and Position(self.position.epoch, self.position.offset)
+        place = None if self.position is None else self.position.position
         return place, [Event(topic, entry.offset, entry.data) for entry in self.events]
 
 
@@ -110,6 +117,9 @@ class Topics:
         for subscription in list(self._wanted.values()):
             self._drop(subscription, error)
 
+    def __len__(self) -> int:
+        return len(self._wanted)
+
     # --- one link ----------------------------------------------------------------------------
 
     async def run(self, caller: Caller) -> None:
@@ -137,11 +147,13 @@ class Topics:
             for subscription in self._wanted.values():
                 subscription.feed.left()
 
-    def event(self, event: Event, size: int) -> None:
-        """Take an event from the server; ``size`` is that of its message."""
+    def event(self, event: Event) -> None:
+        """Take an event from the server."""
         subscription = self._live.get(event.topic)
         if subscription is not None:
-            subscription.feed.live(event, size)
+            feed = subscription.feed
+            # Its size matters only if it has to wait behind others.
+            feed.live(event, len(MSGPACK.encode(event)) if len(feed) or feed.behind else 0)
             subscription.changed()
 
     def gap(self, topic: str, missed: int) -> None:
