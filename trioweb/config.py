@@ -16,6 +16,7 @@ from .types import Message
 __all__ = [
     "Backoff",
     "Deflate",
+    "HealthCheck",
     "Heartbeat",
     "Limits",
     "LinkLimits",
@@ -166,6 +167,22 @@ class SessionLimits:
 
     def __post_init__(self) -> None:
         _positive(self, *self.__slots__)
+
+
+@dataclass(frozen=True, slots=True)
+class HealthCheck:
+    """How a pool finds out whether an endpoint that it does not use could be used."""
+
+    #: Seconds from one check to the next, give or take half: those of many clients spread out.
+    interval: float = 15
+    #: Seconds that a check may take. An endpoint that needs longer would be no help.
+    timeout: float = 5
+    #: The path of a page that must answer 200 to 299, such as ``/health``. None: a connection is
+    #: opened as for a session, and ``ping`` called.
+    path: str | None = None
+
+    def __post_init__(self) -> None:
+        _positive(self, "interval", "timeout")
 
 
 @dataclass(frozen=True, slots=True)

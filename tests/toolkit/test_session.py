@@ -496,6 +496,20 @@ def test_a_terminal_end_is_told_to_all() -> None:
     in_world(main)
 
 
+def test_a_server_of_nonsense_is_left_for_good() -> None:
+    async def main(world: World, nursery: trio.Nursery) -> None:
+        async with open_session(URL) as session:
+            await session.call("echo")
+            (ws,) = world.hub.connections
+            for _ in range(20):
+                await ws.send("nonsense")
+            await session.states.wait_for(Phase.ENDED)
+            with pytest.raises(SessionEnded, match="1007"):
+                await session.call("echo")
+
+    in_world(main)
+
+
 def test_attempts_may_have_an_end_and_nonsense_comes_out_at_once() -> None:
     async def main(world: World, nursery: trio.Nursery) -> None:
         async with open_session("ws://server:81", backoff=Backoff(attempts=2)) as session:

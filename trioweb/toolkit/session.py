@@ -13,7 +13,7 @@ import trio
 from ..client import connect
 from ..config import Backoff, CallLimits, Overflow, Policy, SessionLimits
 from ..connection import WebSocket
-from ..errors import CallError, CallLost, CallTimeout, SessionEnded
+from ..errors import CallError, CallLost, CallTimeout, ConnectionBroken, SessionEnded
 from ..host import current_host
 from ..nursery import OwnNursery
 from ..parking import Parking
@@ -30,12 +30,20 @@ from .subscription import Subscription
 from .topics import Place, Topics
 from .wire import JSON, Event, Format, Notify
 
-__all__ = ["Event", "Missed", "Session", "SessionStatistics", "Subscription", "open_session"]
+__all__ = [
+    "WAIT",
+    "Event",
+    "Missed",
+    "Session",
+    "SessionStatistics",
+    "Subscription",
+    "open_session",
+]
 
 _T = TypeVar("_T")
 
 #: Nothing is left out unless told.
-_WAIT = Policy(Overflow.WAIT)
+WAIT = Policy(Overflow.WAIT)
 
 #: Seconds that the notifications still queued have at the end of the block, with a connection.
 _LAST_WORDS = 5
@@ -159,7 +167,7 @@ class Session:
         answer = await self.call("publish", params, result=Place | None, repeat=True, key=key)
         return None if answer is None else answer.position
 
-    async def notify(self, method: str, params: object = None, *, policy: Policy = _WAIT) -> bool:
+    async def notify(self, method: str, params: object = None, *, policy: Policy = WAIT) -> bool:
         """Run a method at the server without an answer; return False if it was dropped.
 
         While there is no connection it is queued, within `SessionLimits`; where that is full,
@@ -254,8 +262,11 @@ class Session:
                         await peer.wait_ended()
             finally:
                 self._down(peer)
-        if not (self._closing or isinstance(channel, WebSocket)):
-            raise trio.EndOfChannel("the connection has ended")
+        if self._closing:
+            return
+        if isinstance(channel, WebSocket) and channel.closed is not None:
+            raise ConnectionBroken(channel.closed)  # also if we closed, for a server of nonsense
+        raise trio.EndOfChannel("the connection has ended")
 
     def _up(self, peer: Peer) -> None:
         self._connections += 1
