@@ -59,6 +59,8 @@ class FakeHub:
         self.calls: Counter[str] = Counter()
         self.runs: Counter[str] = Counter()
         self.notified: list[Any] = []
+        #: What the next call of a method is answered, instead of its result.
+        self.odd: dict[str, Any] = {}
         #: Topics whose events are left out; the number is told when they are taken out of here.
         self.omitted: dict[str, int] = {}
         self.connections: dict[trioweb.WebSocket, set[str]] = {}
@@ -138,6 +140,7 @@ class FakeHub:
                 value = self._run(ws, message.method, message.params)
                 if message.key is not None:
                     self._results[message.key] = value
+            value = self.odd.pop(message.method, value)
             if message.method not in self.silent:
                 self._out[ws].send_nowait(Result(message.id, value))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,14 +12,26 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
+from trioweb.toolkit.rpc import Invocation, Methods, serve_peer
 
 import trioweb
+from tests.channels import channel_pair
 from tests.toolkit.fake_hub import FakeHub
-from trioweb import Backoff, CallError, CallLost, Phase, Policy, SessionEnded
+from trioweb import Backoff, CallError, CallLost, Message, Phase, Policy, SessionEnded
 from trioweb.config import Overflow, SessionLimits
 from trioweb.positions import Position
-from trioweb.testing import Partition, Reset, Stall, VirtualNetwork, no_orphans, run
+from trioweb.testing import (
+    Partition,
+    Reset,
+    Stall,
+    VirtualNetwork,
+    at_every_step,
+    cancelled_at,
+    no_orphans,
+    run,
+)
 from trioweb.toolkit.session import Event, Missed, Session, Subscription, open_session
+from trioweb.toolkit.wire import Notify
 
 URL = "ws://server:80"
 
@@ -66,7 +79,7 @@ async def subscribed(
     topic: str, limits: SessionLimits = SessionLimits(), **options: Any
 ) -> AsyncGenerator[tuple[Session, Subscription]]:
     async with (
-        open_session(URL, limits=limits) as session,
+        open_session(URL, session_limits=limits) as session,
         session.subscribe(topic, **options) as subscription,
     ):
         yield session, subscription
@@ -134,6 +147,17 @@ def test_a_call_that_may_be_repeated_is_made_again_and_runs_once() -> None:
     world = in_world(main)
     assert world.hub.calls["slow"] == 2
     assert world.hub.runs["slow"] == 1
+
+
+def test_a_call_that_a_leaving_server_has_cancelled_is_made_again() -> None:
+    async def main(world: World, nursery: trio.Nursery) -> None:
+        world.hub.refusals["echo"] = ["cancelled", "cancelled"]
+        async with open_session(URL) as session:
+            with pytest.raises(CallError, match="cancelled"):
+                await session.call("echo")
+            assert await session.call("echo", "x", repeat=True) == "x"
+
+    in_world(main)
 
 
 def test_the_time_of_a_call_is_for_all_connections_together() -> None:
@@ -205,7 +229,7 @@ def test_the_queue_is_bounded_and_drops_are_counted() -> None:
     async def main(world: World, nursery: trio.Nursery) -> None:
         await world.stop()
         limits = SessionLimits(queue_messages=3)
-        async with open_session(URL, limits=limits) as session:
+        async with open_session(URL, session_limits=limits) as session:
             oldest, newest = Policy(Overflow.DROP_OLDEST), Policy(Overflow.DROP_NEWEST)
             for number in range(5):
                 assert await session.notify("note", number, policy=oldest)
@@ -222,7 +246,7 @@ def test_the_queue_is_bounded_and_drops_are_counted() -> None:
 def test_a_full_queue_makes_wait_for_as_long_as_the_policy_says() -> None:
     async def main(world: World, nursery: trio.Nursery) -> None:
         await world.stop()
-        async with open_session(URL, limits=SessionLimits(queue_messages=1)) as session:
+        async with open_session(URL, session_limits=SessionLimits(queue_messages=1)) as session:
             await session.notify("note", 1)
             with pytest.raises(trio.TooSlowError):
                 await session.notify("note", 2, policy=Policy(Overflow.WAIT, timeout=7))
@@ -466,6 +490,111 @@ def test_one_task_reads() -> None:
                 await subscription.receive()
 
     in_world(main)
+
+
+def test_receiving_is_whole_at_every_step() -> None:
+    async def scenario(step: int) -> bool:
+        world = World(FakeHub())
+        received: list[Any] = []
+        async with trio.open_nursery() as nursery:
+            await nursery.start(world.serve)
+            with world.network.host("client"):
+                limits = SessionLimits(feed_events=2)
+                async with subscribed("news", limits) as (_, subscription):
+                    for number in range(5):
+                        world.hub.publish("news", number)
+
+                    async def receive() -> None:
+                        while len(received) < 5:
+                            received.extend(await some(subscription, 1))
+
+                    cancelled = await cancelled_at(step, receive)
+                    await receive()
+                    assert received == [0, 1, 2, 3, 4]
+            nursery.cancel_scope.cancel()
+        return cancelled
+
+    assert run(at_every_step, scenario, seed=0) > 5
+
+
+def test_topics_with_names_that_cannot_be_sent_are_refused() -> None:
+    async def main(world: World, nursery: trio.Nursery) -> None:
+        async with open_session(URL) as session:
+            with pytest.raises(TypeError):
+                async with session.subscribe("\ud800"):
+                    pass
+            assert await session.call("echo", 1) == 1
+
+    in_world(main)
+
+
+def test_a_server_that_does_not_unsubscribe_and_one_that_talks_nonsense() -> None:
+    async def main(world: World, nursery: trio.Nursery) -> None:
+        async with open_session(URL) as session:
+            world.hub.refusals["unsubscribe"] = ["unknown-method"]
+            async with session.subscribe("news"):
+                pass
+            await trio.sleep(1)
+            world.hub.publish("news", 1)
+            assert await session.call("echo", 1) == 1
+            world.hub.odd["subscribe"] = {"position": 7}
+            with pytest.raises(CallError, match=r"invalid: .* at `\$\.position`"):
+                async with session.subscribe("other"):
+                    pass
+
+    in_world(main)
+
+
+def test_the_application_has_methods_of_its_own() -> None:
+    async def main(world: World, nursery: trio.Nursery) -> None:
+        passed: list[str] = []
+        methods = Methods(middleware=[partial(_note, passed)])
+        methods.add("wave", lambda _, topic: passed.append(topic))
+        async with (
+            open_session(URL, methods=methods) as session,
+            session.subscribe("live") as live,
+        ):
+            world.hub.tell("live", Notify("wave", {"topic": "hello"}))
+            world.hub.tell("live", Notify("gap", {"topic": "live", "missed": 3}))
+            assert await some(live, 1) == [Missed(3)]
+            assert passed == ["wave", "hello"]
+
+    in_world(main)
+
+
+async def _note(passed: list[str], invocation: Invocation, handler: Any) -> Any:
+    passed.append(invocation.method)
+    return await handler(invocation)
+
+
+async def test_on_memory_channels(autojump_clock: trio.testing.MockClock) -> None:
+    breaks: list[trio.CancelScope] = []
+    methods = Methods()
+    methods.add("add", lambda _, a, b: a + b)
+
+    @asynccontextmanager
+    async def dial() -> AsyncGenerator[trio.abc.Channel[Message]]:
+        ours, theirs = channel_pair()
+        async with trio.open_nursery() as nursery:
+            scope = trio.CancelScope()
+            breaks.append(scope)
+
+            async def serve() -> None:
+                with scope:
+                    await serve_peer(theirs, methods)
+                await theirs.aclose()
+
+            nursery.start_soon(serve)
+            async with ours:
+                yield ours
+            nursery.cancel_scope.cancel()
+
+    async with no_orphans(), open_session(dial) as session:
+        assert await session.call("add", {"a": 1, "b": 2}) == 3
+        breaks[0].cancel()
+        await trio.sleep(1)
+        assert await session.call("add", {"a": 3, "b": 4}) == 7
+        assert session.statistics().connections == 2
 
 
 # --- ends ------------------------------------------------------------------------------------

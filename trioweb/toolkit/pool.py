@@ -116,8 +116,8 @@ async def open_pool(
     methods: Methods | None = None,
     format: Format = JSON,  # noqa: A002 - as for a peer
     backoff: Backoff = Backoff(),
-    limits: SessionLimits = SessionLimits(),
-    calls: CallLimits = CallLimits(),
+    session_limits: SessionLimits = SessionLimits(),
+    call_limits: CallLimits = CallLimits(),
     **options: Unpack[ConnectOptions],
 ) -> AsyncGenerator[Pool]:
     """Keep up ``size`` sessions with the servers of ``urls`` for the length of a block.
@@ -141,8 +141,8 @@ async def open_pool(
                     methods=methods,
                     format=format,
                     backoff=backoff,
-                    limits=limits,
-                    calls=calls,
+                    session_limits=session_limits,
+                    call_limits=call_limits,
                 )
             )
             for _ in range(size)

@@ -157,6 +157,13 @@ class Session:
                 if error.sent and not repeat:
                     raise
                 self._repeated += error.sent
+            except CallError as error:
+                # A server that goes away has cancelled it. The connection will break; or not.
+                if error.code != "cancelled" or not repeat:
+                    raise
+                self._repeated += 1
+                with trio.move_on_after(self._backoff.base):
+                    await peer.wait_ended()
 
     async def publish(self, topic: str, data: object, *, key: str | None = None) -> Position | None:
         """Publish on a topic, once, over as many connections as it takes; return its position.
@@ -334,8 +341,9 @@ class _SessionMethods(Methods):
 
     async def run(self, invocation: Invocation) -> Any:
         """Run a method, the application's through its middleware."""
-        methods = super() if invocation.method in self else self._theirs
-        return await methods.run(invocation)
+        if invocation.method in self:
+            return await super().run(invocation)
+        return await self._theirs.run(invocation)
 
 
 @asynccontextmanager
@@ -345,8 +353,8 @@ async def open_session(
     methods: Methods | None = None,
     format: Format = JSON,  # noqa: A002 - what it is
     backoff: Backoff = Backoff(),
-    limits: SessionLimits = SessionLimits(),
-    calls: CallLimits = CallLimits(),
+    session_limits: SessionLimits = SessionLimits(),
+    call_limits: CallLimits = CallLimits(),
     **options: Unpack[ConnectOptions],
 ) -> AsyncGenerator[Session]:
     """Keep up a conversation with a server for the length of a block, which gets the `Session`.
@@ -364,7 +372,7 @@ async def open_session(
     """
     dial = partial(connect, url, **options) if isinstance(url, str) else url
     async with OwnNursery() as nursery:
-        session = Session(methods, format, backoff, limits, calls)
+        session = Session(methods, format, backoff, session_limits, call_limits)
         nursery.start_soon(session.run, dial, name="session")
         try:
             yield session

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Protocol
@@ -20,6 +21,8 @@ from .subscription import Subscription
 from .wire import MSGPACK, Event
 
 __all__ = ["Caller", "Place", "Topics"]
+
+logger = logging.getLogger("trioweb.session")
 
 #: What a server says of a bad moment. The same question may get another answer later.
 _PASSING = frozenset({"busy", "rate-limited", "timeout", "internal", "cancelled"})
@@ -57,6 +60,15 @@ class _Answer(msgspec.Struct, frozen=True):
     def take(self, topic: str) -> tuple[Position | None, list[Event]]:
         place = None if self.position is None else self.position.position
         return place, [Event(topic, entry.offset, entry.data) for entry in self.events]
+
+
+async def _unsubscribe(caller: Caller, topic: str) -> None:
+    try:
+        await caller.call("unsubscribe", {"topic": topic})
+    except CallLost:
+        raise
+    except CallError as error:  # what it sends still is left out here
+        logger.info("no end of the subscription to %.80r: %s", topic, error)
 
 
 def _read(value: Any) -> _Answer:
@@ -100,6 +112,7 @@ class Topics:
             raise self._error()
         if topic in self._wanted:
             raise ValueError(f"this session is subscribed to {topic!r:.80} already")
+        MSGPACK.encode(Event(topic))  # a name that cannot be sent is refused here
         feed = Feed(position, recover, self._limits)
         subscription = Subscription(topic, feed, Retries(self._backoff), self._fetch)
         self._wanted[topic] = subscription
@@ -125,6 +138,7 @@ class Topics:
     async def run(self, caller: Caller) -> None:
         """Renew the subscriptions on a link, and begin and end others on it, until cancelled."""
         self._caller = caller
+        self._live.clear()
         self._todo = dict.fromkeys(self._wanted)
         limiter = trio.CapacityLimiter(self._limits.renewals)
         try:
@@ -175,8 +189,9 @@ class Topics:
     # --- inside ------------------------------------------------------------------------------
 
     def _settle_soon(self, topic: str) -> None:
-        self._todo[topic] = None
-        self._work.unpark_all()
+        if self._caller is not None:  # else all that is wanted is to be done on the next link
+            self._todo[topic] = None
+            self._work.unpark_all()
 
     def _drop(self, subscription: Subscription, error: Callable[[], Exception]) -> None:
         if self._wanted.get(subscription.topic) is subscription:
@@ -194,7 +209,7 @@ class Topics:
                         return
                     del self._live[topic]
                     async with limiter:
-                        await caller.call("unsubscribe", {"topic": topic})
+                        await _unsubscribe(caller, topic)
                 elif wanted is not None:
                     await self._join(wanted, caller, limiter)
                 else:
@@ -224,6 +239,8 @@ class Topics:
                 del self._live[topic]
                 refused = error
             else:
+                if self._live.get(topic) is not subscription:
+                    return  # the link was lost in the same turn
                 subscription.retries.failures = 0
                 feed.answered(*answer.take(topic))
                 subscription.begun.set()
@@ -264,6 +281,6 @@ class Topics:
         else:
             subscription.retries.failures = 0
             feed.paged(*answer.take(topic))
-            if not feed.joined:
+            if not feed.joined and self._caller is caller:
                 self._live[topic] = None
                 self._settle_soon(topic)
