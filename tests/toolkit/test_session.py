@@ -690,7 +690,7 @@ TROUBLE = st.lists(
 )
 
 
-@settings(max_examples=25)
+@settings(max_examples=20)
 @given(TROUBLE, st.integers(1, 2**14), st.sampled_from([2, 8, 256]))
 def test_exactly_what_was_published_or_told(
     troubles: list[tuple[str, float]], after_bytes: int, room: int

@@ -165,13 +165,17 @@ class Session:
                 with trio.move_on_after(self._backoff.base):
                     await peer.wait_ended()
 
-    async def publish(self, topic: str, data: object, *, key: str | None = None) -> Position | None:
+    async def publish(
+        self, topic: str, data: object, *, repeat: bool = True, key: str | None = None
+    ) -> Position | None:
         """Publish on a topic, once, over as many connections as it takes; return its position.
 
-        None where the topic keeps no history. Raises as `call` does.
+        None where the topic keeps no history. The server must take calls with a key
+        (``Methods(once=...)``); without ``repeat`` it need not, and a break is `CallLost`. Raises
+        as `call` does.
         """
         params = {"topic": topic, "data": data}
-        answer = await self.call("publish", params, result=Place | None, repeat=True, key=key)
+        answer = await self.call("publish", params, result=Place | None, repeat=repeat, key=key)
         return None if answer is None else answer.position
 
     async def notify(self, method: str, params: object = None, *, policy: Policy = WAIT) -> bool:
