@@ -32,6 +32,9 @@ autodoc_preserve_defaults = True
 python_maximum_signature_line_length = 80
 python_use_unqualified_type_names = True
 
+# Two classes of one name, a link of the virtual network and one of the toolkit: that is no mistake.
+suppress_warnings = ["ref.python"]
+
 nitpick_ignore_regex = [
     # Other projects, and the inside of this one, are plain text: there are no pages to link to.
     (
@@ -43,6 +46,7 @@ nitpick_ignore_regex = [
         r"py:.*",
         r"trioweb\.(heartbeat|lifecycle|listening|nursery|outbox|protocol|reading|serving|transport)\b.*",
     ),
+    (r"py:.*", r"trioweb\.options\.Options"),
     # What Sphinx makes of a union with a tuple in it: the type up to its comma.
     (r"py:class", r"tuple\[str"),
     # A name in backticks may be a parameter; where it is more, `_by_short_name` links it.

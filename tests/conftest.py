@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import ssl
+import subprocess
 from pathlib import Path
 from typing import NoReturn
 
@@ -37,6 +39,46 @@ def chromium() -> str:
         if path := shutil.which(name):
             return path
     missing("a Chromium browser")
+
+
+@pytest.fixture(scope="session")
+def node() -> str:
+    """Return the path of Node on this machine."""
+    path = shutil.which("node") or shutil.which("nodejs")
+    if path is None:
+        missing("Node (`apt install nodejs npm`)")
+    return path
+
+
+@pytest.fixture(scope="session")
+def node_with_packages(node: str, request: pytest.FixtureRequest) -> list[str]:
+    """Return the command that runs a script with what it may require at hand; npm gets it, once."""
+    cache = request.config.cache
+    assert cache is not None
+    wanted = Path(__file__).parent / "package.json"
+    folder = cache.mkdir("node")
+    modules = folder / "node_modules"
+
+    def version(name: str) -> str | None:
+        found = modules / name / "package.json"
+        return json.loads(found.read_text())["version"] if found.exists() else None
+
+    dependencies = json.loads(wanted.read_text())["dependencies"]
+    if {name: version(name) for name in dependencies} != dependencies:
+        npm = shutil.which("npm")
+        if npm is None:
+            missing("npm (`apt install npm`)")
+        shutil.copy(wanted, folder)
+        done = subprocess.run(
+            [npm, "install", "--no-package-lock", "--no-audit", "--no-fund", "--silent"],
+            cwd=folder,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        if done.returncode != 0:
+            missing(f"what Node needs (npm: {done.stderr.decode().strip()[-200:]})")
+    return ["env", f"NODE_PATH={modules}", node]
 
 
 @pytest.fixture(scope="session")

@@ -111,7 +111,7 @@ def test_an_sdist_has_the_sources_and_nothing_that_was_built(sdist: Path) -> Non
     of_ours = {
         str(path.relative_to(ROOT))
         for path in (ROOT / "trioweb").rglob("*")
-        if path.suffix in (".py", ".pyx", ".pxd", ".pyi", ".typed")
+        if path.suffix in (".py", ".pyx", ".pxd", ".pyi", ".typed", ".js", ".ts", ".json")
     }
     assert of_ours <= names
     assert {"setup.py", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md"} <= names
@@ -127,6 +127,8 @@ def test_a_wheel_with_a_compiler(sdist: Path, tmp_path: Path) -> None:
     names = _names(wheel)
     assert _compiled(wheel) == NATIVE, output
     assert {"trioweb/py.typed", "trioweb/protocol/_framer.pyi"} <= {*names}
+    for_pages = {f"trioweb/browser/{name}" for name in ("trioweb.js", "session.js", "trioweb.d.ts")}
+    assert for_pages <= {*names}
     assert not [name for name in names if name.endswith((".c", ".pyx", ".pxd"))]
     # It is for this Python, and for any processor of the kind.
     python = f"cp{sys.version_info.major}{sys.version_info.minor}"

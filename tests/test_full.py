@@ -134,7 +134,7 @@ async def test_even_saying_so_is_bounded_and_ends_at_the_deadline(clock, caplog)
         assert (await get(server, "/")).status == 503
         await still_served(served)
     lines = [one.message.partition(": ")[2] for one in caplog.records]
-    assert lines.count("cut, the server is full") == 18
+    assert lines.count("cut, too many are being turned away") == 18
     assert lines.count("handshake timeout") == 32
 
 

@@ -5,14 +5,18 @@ The layers, each importing only from those above it, and each file only from fil
 0. vocabulary: `types`, `positions`, `errors`, `config`, `abc`
 1. `protocol`: RFC 6455 without I/O, over wsproto and h11
 2. one connection: `nursery`, `parking`, `transport`, `host`, `lanes`, `attendant`, `outbox`,
-   `inbox`, `reading`, `heartbeat`, `pings`, `lifecycle`, `streaming`, `connection`, `broadcast`
-3. two ends: `auth`, `guard`, `routing`, `pages`, `forwarded`, `listening`, `options`, `serving`,
-   `server`, `addresses`, `dialing`, `client`, `retrying`, `states`, `reconnect`
+   `buckets`, `inbox`, `idle`, `reading`, `heartbeat`, `pings`, `lifecycle`, `expiry`, `streaming`,
+   `connection`, `broadcast`
+3. two ends: `credentials`, `checks`, `ways`, `auth`, `principals`, `guard`, `patterns`,
+   `routing`, `pages`, `forwarded`, `listening`, `options`, `serving`, `server`, `addresses`,
+   `dialing`, `client`, `retrying`, `states`, `reconnect`
 """
 
 from .addresses import Proxy
-from .auth import FirstMessage
+from .auth import AnyOf, FirstMessage, MessageToken
 from .broadcast import Delivery, broadcast
+from .buckets import Excess, Rate, RateLimit, TokenBucket
+from .checks import Passwords, Tokens, same_secret
 from .client import connect
 from .config import (
     Backoff,
@@ -26,6 +30,7 @@ from .config import (
     Timeouts,
 )
 from .connection import Statistics, WebSocket
+from .credentials import Login, as_subprotocol
 from .errors import (
     BrokerFailed,
     ConnectFailed,
@@ -38,14 +43,18 @@ from .errors import (
     HandshakeRejected,
     HandshakeTimeout,
     InvalidMessage,
+    NoCredentials,
     ProtocolError,
     ProxyError,
     Refused,
+    RoomFull,
     SessionEnded,
     StoreFailed,
     TriowebError,
 )
+from .expiry import Credential
 from .forwarded import TrustedProxies
+from .guard import Guard, ServerStatistics
 from .listening import open_listeners, open_unix_listener
 from .options import ServerOptions
 from .pages import Site
@@ -58,11 +67,15 @@ from .server import Server, open_server, serve
 from .states import Phase, States, Status
 from .streaming import MessageReader, MessageWriter
 from .types import Close, CloseCode, Content, Headers, Message, Request, Response, Side, State
+from .ways import Basic, Bearer, CookieToken, QueryToken, SubprotocolToken
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AnyOf",
     "Backoff",
+    "Basic",
+    "Bearer",
     "BrokerFailed",
     "Close",
     "CloseCode",
@@ -71,10 +84,14 @@ __all__ = [
     "ConnectionClosedByUs",
     "ConnectionEnded",
     "Content",
+    "CookieToken",
+    "Credential",
     "Deflate",
     "Delivery",
     "EndOfChannel",
+    "Excess",
     "FirstMessage",
+    "Guard",
     "HandshakeError",
     "HandshakeInvalid",
     "HandshakeRejected",
@@ -84,23 +101,32 @@ __all__ = [
     "InvalidMessage",
     "Limits",
     "LinkLimits",
+    "Login",
     "Message",
     "MessageReader",
+    "MessageToken",
     "MessageWriter",
+    "NoCredentials",
     "Overflow",
+    "Passwords",
     "Phase",
     "Policy",
     "Position",
     "ProtocolError",
     "Proxy",
     "ProxyError",
+    "QueryToken",
+    "Rate",
+    "RateLimit",
     "Refused",
     "Request",
     "Response",
     "Retention",
+    "RoomFull",
     "Router",
     "Server",
     "ServerOptions",
+    "ServerStatistics",
     "SessionEnded",
     "Side",
     "Site",
@@ -109,10 +135,14 @@ __all__ = [
     "Statistics",
     "Status",
     "StoreFailed",
+    "SubprotocolToken",
     "Timeouts",
+    "TokenBucket",
+    "Tokens",
     "TriowebError",
     "TrustedProxies",
     "WebSocket",
+    "as_subprotocol",
     "broadcast",
     "connect",
     "framer",
@@ -121,5 +151,6 @@ __all__ = [
     "open_server",
     "open_unix_listener",
     "reconnect",
+    "same_secret",
     "serve",
 ]

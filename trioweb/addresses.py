@@ -110,6 +110,10 @@ class Address:
         """Host and port, for CONNECT and for errors."""
         return f"{_in_brackets(self.host)}:{self.port}"
 
+    def __repr__(self) -> str:
+        """Leave out the target, which may hold a token."""
+        return f"<Address {'wss' if self.tls else 'ws'}://{self.endpoint}>"
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Proxy:

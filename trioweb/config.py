@@ -85,9 +85,13 @@ class Timeouts:
     write: float = 20
     #: From our close frame to the end of the TCP connection, whatever the peer does.
     close: float = 10
+    #: From the last message, whichever way it went, until the connection is closed with 1001
+    #: "idle"; at the latest a quarter of it later. Pings do not count. Default: for ever, for the
+    #: heartbeat finds the dead, and who lives and is quiet may have a reason.
+    idle: float = math.inf
 
     def __post_init__(self) -> None:
-        _positive(self, "connect", "handshake", "auth", "write", "close")
+        _positive(self, "connect", "handshake", "auth", "write", "close", "idle")
         if math.isinf(self.close):
             raise ValueError("Timeouts.close must be finite: every ending is bounded")
 

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import trio
 
+from .expiry import Credential
 from .lifecycle import Lifecycle
 from .protocol.machine import Piece, check_close
 from .pure_lanes import LARGE
@@ -29,6 +30,8 @@ class Statistics:
     messages_dropped: int
     #: Messages that came and were never taken, since we had closed.
     messages_discarded: int
+    #: Messages that came above a `RateLimit` and were dropped.
+    messages_limited: int
     inbox_messages: int
     outbox_bytes: int
     outbox_frames: int
@@ -56,6 +59,7 @@ class WebSocket(trio.abc.Channel[Message]):
         "_life",
         "_outbox",
         "_reading",
+        "credential",
         "principal",
         "request",
         "response",
@@ -78,6 +82,8 @@ class WebSocket(trio.abc.Channel[Message]):
         self.subprotocol = subprotocol
         #: What the server's ``authenticate`` returned for the peer.
         self.principal: Any = principal
+        #: What ends, and may be extended, if ``authenticate`` returned a `Credential`; else None.
+        self.credential: Credential | None = None
         self._life = life
         self._outbox = life.outbox
         self._reading = life.reading
@@ -294,6 +300,7 @@ class WebSocket(trio.abc.Channel[Message]):
             bytes_received=reading.bytes_received,
             messages_dropped=life.dropped + outbox.dropped,
             messages_discarded=reading.discarded,
+            messages_limited=0 if reading.meter is None else reading.meter.dropped,
             inbox_messages=len(self._inbox),
             outbox_bytes=outbox.size,
             outbox_frames=outbox.frames,

@@ -17,8 +17,10 @@
     |-- StoreFailed                 a store could not do its work; the cause is chained
     |-- BrokerFailed                a broker did not take a message; the cause is chained
     |-- InvalidMessage              also ValueError: .path, .message, .code: not what its type says
+    |-- RoomFull                    .room, .limit: a room has as many members as it may
     |-- SessionEnded                also trio.BrokenResourceError: no connection comes any more
     `-- Refused                     raised by *your* check: .status, .reason
+        `-- NoCredentials           there was nothing to check
 
 Whoever writes for any `trio.abc.Channel` catches Trio's three; whoever wants the close code
 catches `ConnectionEnded`. A message of the wrong type is a plain `TypeError`, a close code that
@@ -43,9 +45,11 @@ __all__ = [
     "HandshakeRejected",
     "HandshakeTimeout",
     "InvalidMessage",
+    "NoCredentials",
     "ProtocolError",
     "ProxyError",
     "Refused",
+    "RoomFull",
     "SessionEnded",
     "StoreFailed",
     "TriowebError",
@@ -163,6 +167,15 @@ class InvalidMessage(TriowebError, ValueError):
         self.code = code
 
 
+class RoomFull(TriowebError):
+    """A room of the toolkit has ``limit`` members, and takes no more."""
+
+    def __init__(self, room: str, limit: int) -> None:
+        super().__init__(f"the room {room!r:.80} is full: {limit} members")
+        self.room = room
+        self.limit = limit
+
+
 class SessionEnded(TriowebError, trio.BrokenResourceError):
     """The session is over: there will be no connection any more. The cause is chained."""
 
@@ -182,3 +195,7 @@ class Refused(TriowebError):
         self.reason = reason
         self.status = status
         self.headers = headers or Headers()
+
+
+class NoCredentials(Refused):
+    """Nothing was there to check, so that `AnyOf` goes on to the next way, a first message too."""

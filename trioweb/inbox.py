@@ -13,18 +13,21 @@ from typing import Protocol
 
 import trio
 
+from .buckets import Meter
 from .config import Limits
 from .lanes import InLane, current_turns
 from .outbox import Outbox
 from .parking import Parking
 from .protocol.machine import Failed, Machine, Pause, PeerClosed, Piece, Ping, Pong
-from .types import Message
+from .types import Close, CloseCode, Message
 
 __all__ = ["Inbox", "InboxOwner"]
 
 #: The first read of a connection, in bytes; when one comes full the next is twice as large.
 _READ = 2**14
 _UNBOUNDED = 2**62
+
+_ABOVE_LIMIT = Close(CloseCode.POLICY_VIOLATION, "rate limit")
 
 
 class InboxOwner(Protocol):
@@ -42,6 +45,9 @@ class InboxOwner(Protocol):
 
     def peer_ended(self, event: PeerClosed | Failed) -> None:
         """Let a close or a failure take effect: the messages before it are taken."""
+
+    def refuse(self, close: Close) -> None:
+        """Close for what the peer does."""
 
 
 class Inbox(InLane):
@@ -62,6 +68,7 @@ class Inbox(InLane):
         "eof",
         "last_heard",
         "messages_received",
+        "meter",
         "pace",
         "pending",
         "read_size",
@@ -91,11 +98,18 @@ class Inbox(InLane):
         self.bytes_received = 0
         self.messages_received = 0
         self.discarded = 0
+        #: Holds back what is above a limit of the server's; None: there is none.
+        self.meter: Meter | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether messages are decoded that may not come in yet."""
+        return self.meter is not None and bool(self.meter.ahead)
 
     @property
     def paused(self) -> bool:
         """Whether nobody reads because our own side is behind."""
-        return self.is_full or self._outbox.control_full
+        return self.is_full or self._outbox.control_full or self.held
 
     @property
     def deaf(self) -> bool:
@@ -128,10 +142,13 @@ class Inbox(InLane):
         """
         ended = self._owner.ended()
         if not ended:
-            self.pull_plain()
-        inbox, next_event = self.inbox, self._machine.next_event
+            self.release()
+            if not self.held:
+                self.pull_plain()
+            ended = self._owner.ended()
+        next_event = self._machine.next_event
         controls = self._limits.outbox_control
-        most_bytes, most_messages = self._limits.inbox_bytes, self._limits.inbox_messages
+        most_bytes = self._limits.inbox_bytes
         while self.undecoded and controls and not (self.paused and not ended):
             event = next_event()
             if event is None:
@@ -145,11 +162,8 @@ class Inbox(InLane):
                     if most_bytes <= 0:  # others have their turn
                         break
                     continue
-                inbox.append(event)
-                # Real memory, so that many empty messages count, and wide characters.
-                self.inbox_size += sys.getsizeof(data)
-                if self.inbox_size >= most_bytes or len(inbox) >= most_messages:
-                    self.is_full = True
+                self._put(event)
+                ended = self._owner.ended()  # by a limit, maybe
                 if self.paused:
                     break
             elif isinstance(event, Ping):
@@ -168,6 +182,20 @@ class Inbox(InLane):
         if self._parked:
             self._changed.unpark_all()
 
+    def _put(self, event: Message | Piece) -> None:
+        """Add what took the long way."""
+        self.inbox.append(event)
+        # Real memory, so that many empty messages count, and wide characters.
+        self.inbox_size += _memory(event)
+        if self.meter is not None:
+            self._meter(self.meter, len(self.inbox) - 1)
+        self._mark()
+
+    def _mark(self) -> None:
+        limits = self._limits
+        if self.inbox_size >= limits.inbox_bytes or len(self.inbox) >= limits.inbox_messages:
+            self.is_full = True
+
     def pull_plain(self) -> None:
         """Decode what needs no second thought, in bulk."""
         inbox, limits = self.inbox, self._limits
@@ -176,12 +204,44 @@ class Inbox(InLane):
         most = min(limits.inbox_messages, _UNBOUNDED) - before
         self.inbox_size += self._framer.pull(inbox, int(room), int(most))
         self.messages_received += len(inbox) - before
+        if self.meter is not None and len(inbox) > before:
+            self._meter(self.meter, before)
         if self._framer.empty:
             self.undecoded = False
             if self._parked:
                 self._changed.unpark_all()
-        if self.inbox_size >= limits.inbox_bytes or len(inbox) >= limits.inbox_messages:
-            self.is_full = True
+        self._mark()
+
+    def _meter(self, meter: Meter, start: int) -> None:
+        """Keep back what is above a limit of the messages from ``start`` on."""
+        now = trio.current_time()
+        if meter.covers(self.inbox, start, now):
+            return
+        held = self.inbox[start:]
+        del self.inbox[start:]
+        self.inbox_size -= sum(map(_memory, held))
+        self._let_in(meter, meter.hold(held, now))
+
+    def release(self) -> None:
+        """Let in what was kept back and is due."""
+        meter = self.meter
+        if meter is not None and meter.ahead and meter.due <= (now := trio.current_time()):
+            self._let_in(meter, meter.release(now))
+            if self._parked:
+                self._changed.unpark_all()
+
+    def _let_in(self, meter: Meter, messages: list[Message | Piece]) -> None:
+        self.inbox.extend(messages)
+        self.inbox_size += sum(map(_memory, messages))
+        if meter.broken:
+            self._owner.refuse(_ABOVE_LIMIT)
+
+    async def wait_due(self) -> None:
+        """Wait until what is kept back may come in, or something changes."""
+        assert self.meter is not None
+        with trio.move_on_at(self.meter.due):
+            await self.park()
+        self.release()
 
     def pop(self) -> Message | Piece:
         """Take the first message out of the inbox, or piece of one, whatever is due."""
@@ -198,8 +258,10 @@ class Inbox(InLane):
 
     def discard(self) -> None:
         """Drop the inbox: the user closed the connection."""
-        self.discarded += sum(not isinstance(one, Piece) or one.last for one in self.inbox)
-        self.inbox.clear()
+        ahead = [] if self.meter is None else self.meter.ahead
+        for messages in (self.inbox, ahead):
+            self.discarded += sum(not isinstance(one, Piece) or one.last for one in messages)
+            messages.clear()
         self.emptied()
 
     async def wait_heard(self) -> None:
@@ -215,6 +277,8 @@ class Inbox(InLane):
         while self.paused and self.pending is None and not self._owner.ended():
             if self._outbox.control_full:
                 await self._outbox.wait_control_room()
+            elif self.held:
+                await self.wait_due()
             else:
                 await self.park()
 
@@ -231,3 +295,7 @@ class Inbox(InLane):
         self.eof = True
         self._changed.unpark_all()
         self._owner.lost(error)
+
+
+def _memory(message: Message | Piece) -> int:
+    return sys.getsizeof(message.data if isinstance(message, Piece) else message)

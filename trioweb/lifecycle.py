@@ -53,7 +53,6 @@ class Lifecycle:
     """
 
     __slots__ = (
-        "_attendant",
         "_by_us",
         "_heartbeat",
         "_heartbeat_payload",
@@ -67,6 +66,7 @@ class Lifecycle:
         "_token_bytes",
         "_watch",
         "_way_down",
+        "attendant",
         "closed",
         "connection",
         "down",
@@ -106,11 +106,11 @@ class Lifecycle:
         self.transport = transport
         self.machine = Machine(side, limits, self._token_bytes, compression)
         self.machine.upgraded(trailing_data)
-        self._attendant = attendant or Attendant()
+        self.attendant = attendant or Attendant()
         self._own_attendant = attendant is None
-        self.outbox = Outbox(transport, self.machine, self._attendant, limits, timeouts, self)
+        self.outbox = Outbox(transport, self.machine, self.attendant, limits, timeouts, self)
         self.reading = Reading(
-            transport, self.machine, self.outbox, limits, timeouts, self._attendant, self
+            transport, self.machine, self.outbox, limits, timeouts, self.attendant, self
         )
         #: What observers and logs get to see; set by whoever makes the public object.
         self.connection: Connection | None = None
@@ -134,7 +134,7 @@ class Lifecycle:
     async def __aenter__(self) -> None:
         self._nursery = await self._own.__aenter__()
         if self._own_attendant:
-            self._nursery.start_soon(self._attendant.run, name=f"websocket {self.id} attendant")
+            self._nursery.start_soon(self.attendant.run, name=f"websocket {self.id} attendant")
         self._watch_silence()
         self.reading.begin()
         self._tell("opened")
@@ -158,16 +158,17 @@ class Lifecycle:
             self.connection = None  # what it holds goes with it, not with the next collection
             await self._own.__aexit__(None, None, None)
 
-    def start(self, task: str) -> None:
-        """Start a background task, named for the connection."""
+    def start(self, task: str, run: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Start a background task, named for the connection: one of its own, or ``run``."""
         assert self._nursery is not None
-        run = {
+        own = {
             "reader": self.reading.run,
             "writer": self.outbox.run,
             "heartbeat": self._beat,
             "closer": self._go_down,
-        }[task]
-        self._nursery.start_soon(self._run, task, run, name=f"websocket {self.id} {task}")
+        }
+        name = f"websocket {self.id} {task}"
+        self._nursery.start_soon(self._run, task, run or own[task], name=name)
 
     async def _run(self, task: str, run: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -182,7 +183,7 @@ class Lifecycle:
     def _watch_silence(self) -> None:
         if self._heartbeat is not None and self.closed is None:
             due = self.reading.last_heard + self._heartbeat.interval
-            self._watch = self._attendant.watch(self, due)
+            self._watch = self.attendant.watch(self, due)
 
     def next_due(self) -> float | None:
         """Return when the peer will have been silent too long; if it is, start the heartbeat."""
@@ -212,8 +213,7 @@ class Lifecycle:
     def is_own_end(self, error: BaseException) -> bool:
         """Tell whether an exception is nothing but the end of this connection, or several."""
         if isinstance(error, ExceptionGroup):
-            parts = cast("ExceptionGroup[Exception]", error).exceptions
-            return all(map(self.is_own_end, parts))
+            return all(map(self.is_own_end, cast("ExceptionGroup[Exception]", error).exceptions))
         return isinstance(error, ConnectionEnded) and error.close is self.closed
 
     def peer_ended(self, event: PeerClosed | Failed) -> None:
@@ -298,7 +298,7 @@ class Lifecycle:
         if frame is not None and frame.code != CloseCode.ABNORMAL:
             self.outbox.close(frame)
         if self._watch is not None:
-            self._attendant.forget(self._watch)
+            self.attendant.forget(self._watch)
         if self._heartbeat_scope is not None:
             self._heartbeat_scope.cancel()
         self.pings.give_up()

@@ -11,9 +11,10 @@ from typing import TypedDict
 import trio
 
 from .abc import Observer
-from .auth import Authenticate
+from .auth import Authenticate, check_ways
 from .config import Deflate, Heartbeat, Limits, Timeouts
 from .forwarded import TrustedProxies
+from .guard import Guard
 from .listening import default_room
 from .pages import OnRequest
 from .routing import Handler
@@ -51,6 +52,9 @@ class ServerOptions(TypedDict, total=False):
     #: 140 MB, and no more than three quarters of the file descriptors that the process may open
     #: (``ulimit -n``), so that some are left to say no with, and for files.
     max_connections: int
+    #: What each client may have: connections, handshakes, messages in a time (see
+    #: `trioweb.guard`). Default ``Guard()``: as much as it likes.
+    guard: Guard
     #: Sizes and counts of one connection. Default ``Limits()``.
     limits: Limits
     #: Deadlines. Default ``Timeouts()``.
@@ -78,6 +82,7 @@ class Options:
     on_request: OnRequest | None
     proxies: TrustedProxies | None
     max_connections: int
+    guard: Guard
     limits: Limits
     timeouts: Timeouts
     heartbeat: Heartbeat | None
@@ -96,6 +101,7 @@ class Options:
             on_request=options.get("on_request"),
             proxies=options.get("proxies"),
             max_connections=options.get("max_connections") or default_room(),
+            guard=options.get("guard", Guard()),
             limits=options.get("limits", Limits()),
             timeouts=options.get("timeouts", Timeouts()),
             heartbeat=options.get("heartbeat", Heartbeat()),
@@ -123,3 +129,6 @@ def check_options(options: ServerOptions) -> None:
     room = options.get("max_connections")
     if room is not None and room < 1:
         raise ValueError(f"max_connections must be positive, not {room}")
+    check_ways(
+        options.get("authenticate"), options.get("origins", ()), options.get("subprotocols", ())
+    )

@@ -73,7 +73,7 @@ class InLane:
         #: deque, and as fast at this length.
         self.inbox: list[Message | Piece] = []
         #: Their memory, and those that were taken since the inbox was last empty.
-        self.inbox_size = 0
+        self.inbox_size: int = 0
         #: The inbox was at its mark, and is not empty since.
         self.is_full = False
 

@@ -10,12 +10,14 @@ On any other transport the reader task always has it, for cancelling a read coul
 from __future__ import annotations
 
 import enum
+import math
 from typing import Protocol
 
 import trio
 
 from .attendant import Attendant
 from .config import Limits, Timeouts
+from .idle import Idle, IdleOwner
 from .inbox import Inbox, InboxOwner
 from .outbox import Outbox
 from .parking import Parking
@@ -31,7 +33,7 @@ _QUICK = 0.001
 _TURNS = 3
 
 
-class ReadingOwner(InboxOwner, Protocol):
+class ReadingOwner(InboxOwner, IdleOwner, Protocol):
     """What the reading side tells its connection."""
 
     def start(self, task: str) -> None:
@@ -57,6 +59,7 @@ class Reading(Inbox):
 
     __slots__ = (
         "_attendant",
+        "_idle",
         "_nonblocking",
         "_owner",
         "_role",
@@ -91,9 +94,13 @@ class Reading(Inbox):
         self._scope: trio.CancelScope | None = None
         self._work = Parking()  # the reader task
         self.listed = False
+        self._idle: Idle | None = None
 
     def begin(self) -> None:
         """Start: the reader task at once where it always reads, else by the attendant's look."""
+        seconds = self._timeouts.idle
+        if seconds < math.inf and not self._owner.ended():
+            self._idle = Idle(self._attendant, self, self._outbox, self._owner, seconds)
         if self._nonblocking is None:
             self.wake_reader()
         else:
@@ -118,7 +125,9 @@ class Reading(Inbox):
             self.turn.taken()
             looks = _TURNS if self.pace < _QUICK else 1
             while not inbox and outbox.open:
-                if self.undecoded:
+                if self.held:
+                    await self.wait_due()
+                elif self.undecoded:
                     self.pull()
                     if not inbox and self.pending is None:
                         # Control frames, or a part of a message: they must not keep the thread.
@@ -155,6 +164,9 @@ class Reading(Inbox):
 
     def wake(self) -> None:
         """Let everyone look again: the connection is over, and the reader reads to its end."""
+        if self._idle is not None:
+            self._idle.end()
+            self._idle = None
         if self._nonblocking is not None:
             self._nonblocking.interrupt()
         self._heard.unpark_all()

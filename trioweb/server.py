@@ -15,14 +15,17 @@ import trio
 from .attendant import Attendant
 from .config import Timeouts
 from .connection import WebSocket, lifecycle_of
+from .guard import Gate, ServerStatistics, Visit
+from .idle import IDLE
 from .listening import accept_all, is_loopback, name_of, open_listeners, url_of
 from .nursery import OwnNursery
 from .options import Options, ServerOptions, check_options
+from .principals import Principals
 from .protocol.framer import framer
 from .protocol.machine import check_close
 from .routing import Handler
 from .serving import handshake, run_handler
-from .transport import SocketTransport, StreamTransport, Transport
+from .transport import SocketTransport, StreamTransport, Transport, host_and_port
 from .types import Close, CloseCode
 
 __all__ = ["Server", "open_server", "serve"]
@@ -31,10 +34,6 @@ logger = logging.getLogger("trioweb.server")
 
 #: The name of every connection's task; one string for all of them.
 _TASK = "trioweb.server.Server._run_handler"
-
-#: Who comes to a full server hears so; so many at a time, and whoever comes on top is cut. They
-#: cost as much as a handshake each, and must not become the way to exhaust the server.
-_REFUSALS = 32
 
 #: Of a drain's timeout, the part at its end in which cancelled handlers may clean up.
 _CLEAN_UP = 0.1
@@ -58,7 +57,9 @@ class Server:
         self._handshakes: set[trio.CancelScope] = set()
         self._running: dict[WebSocket, None] = {}
         self._connections: dict[WebSocket, None] = {}
-        self._refusals = 0
+        self._principals = Principals(self._connections)
+        self._gate = Gate(options.guard, options.max_connections)
+        self._upgraded = 0
         self._changed = trio.lowlevel.ParkingLot()
         self._accepting = trio.CancelScope()
         #: Around all handlers: a drain cancels those that are left all at once.
@@ -84,6 +85,43 @@ class Server:
         A peer that has yet to pass `FirstMessage` is not among them.
         """
         return self._connections.keys()
+
+    def statistics(self) -> ServerStatistics:
+        """Return the counts as they are now."""
+        gate = self._gate
+        return ServerStatistics(
+            connections=len(self._connections),
+            others=gate.inside - len(self._connections),
+            upgraded=self._upgraded,
+            refused=gate.refused.copy(),
+            clients=len(gate.clients),
+            buckets=gate.buckets,
+        )
+
+    def connections_of(self, principal: Any) -> list[WebSocket]:
+        """Return the connections of one principal, as it was when its handler began.
+
+        Principals that are equal are one. Those that can be hashed are found at once.
+        """
+        return self._principals.connections_of(principal)
+
+    async def close_principal(self, principal: Any, *, code: int = 4403, reason: str = "") -> int:
+        """Close all connections of a principal, wait until they are, and return how many.
+
+        In their handlers `receive` raises `ConnectionBroken`. All together take `Timeouts.close`
+        at most; cancelling this leaves them closing. Whoever is on the way in is closed on
+        arrival; take the credentials back first, so that nobody comes in anew. Raises
+        `ValueError` for a code that may not be sent.
+        """
+        close = check_close(code, reason)
+        lives = [lifecycle_of(ws) for ws in self.connections_of(principal)]
+        self._principals.close(principal, close)
+        for life in lives:
+            life.refuse(close)
+        await trio.lowlevel.checkpoint()
+        for life in lives:
+            await life.down.wait()
+        return len(lives)
 
     async def drain(
         self,
@@ -163,51 +201,56 @@ class Server:
                             nursery.start_soon(accept, listener, arrived)
 
     async def _run_handler(self, stream: trio.abc.Stream | SocketTransport) -> None:
-        ws = await self._shake_hands(stream)
-        del stream  # it is the connection's now, or closed
-        if ws is None:
-            return
-        self._running[ws] = None
-        try:
-            await run_handler(ws, self._options, self._admit)
-        finally:
-            del self._running[ws]
-            self._connections.pop(ws, None)
-            self._changed.unpark_all()
-            if self._deadline is not None and trio.current_time() > self._deadline:
-                logger.warning(
-                    "%s: the handler %s ended after the drain's deadline", ws.id, self._name(ws)
-                )
-
-    async def _shake_hands(self, stream: trio.abc.Stream | SocketTransport) -> WebSocket | None:
-        ws: WebSocket | None = None
-        served = len(self._handshakes) + len(self._running) - self._refusals
-        full = served >= self._options.max_connections
-        try:
-            if full and self._refusals >= _REFUSALS:
-                ends = stream if isinstance(stream, Transport) else StreamTransport(stream)
-                logger.info("%s: cut, the server is full", name_of(ends))
-                return None
-            self._refusals += full
-            try:
-                ws = await handshake(
-                    stream,
-                    self._options,
-                    self._attendant,
-                    self.draining,
-                    self._handshakes,
-                    full=full,
-                )
-            finally:
-                self._refusals -= full
-                self._changed.unpark_all()
-        finally:
+        with Visit(self._gate) as visit:
+            ws = await self._shake_hands(stream, visit)
+            del stream  # it is the connection's now, or closed
             if ws is None:
+                return
+            self._upgraded += 1
+            lifecycle_of(ws).reading.meter = visit.upgraded()
+            self._running[ws] = None
+            try:
+                await run_handler(ws, self._options, visit, self._admit)
+            finally:
+                del self._running[ws]
+                self._connections.pop(ws, None)
+                self._principals.settle()
+                self._principals.remove(ws)
+                self._changed.unpark_all()
+                if ws.closed is IDLE:
+                    visit.count("idle")
+                if self._deadline is not None and trio.current_time() > self._deadline:
+                    logger.warning(
+                        "%s: the handler %s ended after the drain's deadline", ws.id, self._name(ws)
+                    )
+
+    async def _shake_hands(
+        self, stream: trio.abc.Stream | SocketTransport, visit: Visit
+    ) -> WebSocket | None:
+        ws: WebSocket | None = None
+        self._principals.arrive()
+        try:
+            if self._gate.by_client and self._options.proxies is None:
+                visit.identify(host_and_port(_ends(stream).remote_address))
+            if visit.cut:
+                logger.info("%s: cut, too many are being turned away", name_of(_ends(stream)))
+                return None
+            ws = await handshake(
+                stream, self._options, self._attendant, self.draining, self._handshakes, visit
+            )
+        finally:
+            self._changed.unpark_all()
+            if ws is None:
+                self._principals.settle()
                 await trio.aclose_forcefully(stream)
         return ws
 
     def _admit(self, ws: WebSocket) -> None:
         self._connections[ws] = None
+        self._principals.add(ws)
+        missed = self._principals.settle(ws.principal)
+        if missed is not None:
+            lifecycle_of(ws).refuse(missed)
         if self._close is not None:  # its upgrade was on its way when the drain began
             lifecycle_of(ws).drain(self._close)
 
@@ -257,6 +300,10 @@ async def serve(
         await server.run(nursery, options.get("signals", ()))
         task_status.started(server)
         await server.wait_drained()
+
+
+def _ends(stream: trio.abc.Stream | SocketTransport) -> Transport:
+    return stream if isinstance(stream, SocketTransport) else StreamTransport(stream)
 
 
 @asynccontextmanager

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from typing import Any, NamedTuple
 
 import trio
 
 from .attendant import Attendant
-from .auth import FirstMessage, check_handshake
+from .auth import admit, check_handshake, dismiss, identify, real_subprotocols
 from .connection import WebSocket, lifecycle_of
 from .forwarded import ForwardedError
-from .guard import is_allowed_origin
+from .guard import Visit, is_allowed_origin
 from .host import current_host
 from .lifecycle import Lifecycle
 from .listening import enter, name_of
@@ -46,12 +46,11 @@ async def handshake(
     attendant: Attendant,
     draining: trio.Event,
     scopes: set[trio.CancelScope],
-    *,
-    full: bool = False,
+    visit: Visit,
 ) -> WebSocket | None:
     """Turn a fresh stream into a WebSocket, or answer it; None when it is done with.
 
-    Meanwhile its scope is among ``scopes``, which a drain cancels. ``full``: the answer is 503.
+    Meanwhile its scope is among ``scopes``, which a drain cancels.
     """
     ends: Transport | None = None
     try:
@@ -62,18 +61,19 @@ async def handshake(
                     stream = SocketTransport.from_stream(stream)
                 if isinstance(stream, SocketTransport):
                     ends = stream
-                    client = _Client(stream, ends, None, "http", full)
+                    client = _Client(stream, ends, None, "http", visit)
                 else:
                     # Asked for its names now: a socket that has broken no longer tells them.
                     ends = StreamTransport(stream)
                     stream, source = await enter(stream, options.ssl_context, options.proxies)
                     scheme = "http" if as_tls(stream) is None else "https"
-                    client = _Client(adapt(stream), ends, source, scheme, full)
+                    client = _Client(adapt(stream), ends, source, scheme, visit)
                 return await _Exchange(client, options, attendant, draining, scope).run()
             finally:
                 scopes.discard(scope)
         if not draining.is_set():
             logger.info("%s: handshake timeout", name_of(ends))
+            visit.count("timeout")
     except BaseExceptionGroup as group:
         # Of the user's nurseries: they were cancelled, and something went wrong on its way out.
         errors, others = group.split(Exception)
@@ -98,8 +98,7 @@ class _Client(NamedTuple):
     #: The address in the PROXY header.
     source: Address | None
     scheme: str
-    #: Whether there is no room for it.
-    full: bool
+    visit: Visit
 
 
 class _Acceptance(NamedTuple):
@@ -112,9 +111,7 @@ class _Acceptance(NamedTuple):
 
 
 _SWITCHED = Response(101)
-_GOING_AWAY = Response.make(503, "going away\n")
-#: A client that waits so long finds room if there is any coming and going at all.
-_FULL = Response.make(503, "full: come back later\n", {"Retry-After": "10"})
+_NONE: Mapping[str, str] = {}
 
 
 class _Exchange:
@@ -158,8 +155,10 @@ class _Exchange:
                 self._exchange.feed(await self._read())
                 read = self._exchange.next_request()
             request = self._as_made(read)
+            self._client.visit.identify(request.client_address)
             await trio.lowlevel.checkpoint_if_cancelled()  # too late is too late, and logged so
         except BadRequest as bad:
+            self._client.visit.count("request")
             await trio.lowlevel.checkpoint_if_cancelled()
             await self._answer(bad.request, bad.response, self._encode(bad.response))
             return None
@@ -174,7 +173,7 @@ class _Exchange:
         except Exception:
             # The user's check or page failed: this request only (RFC 9110, 15.6.1).
             logger.exception("%.300r from %s failed", request, self._name(request))
-            decision = Response.make(500, "internal error\n")
+            decision = self._refuse("error", 500, "internal error\n")
             data = self._encode(decision)
         if isinstance(decision, Response):
             await self._answer(request, decision, data)
@@ -201,10 +200,10 @@ class _Exchange:
         if response is not None:
             return response
         if self._draining.is_set():  # a check may take its time
-            return _GOING_AWAY
+            return self._refuse("draining", 503, "going away\n")
         ours, subprotocol = self._options.subprotocols, None
         if ours:
-            offered = self._exchange.subprotocols
+            offered = real_subprotocols(self._options.authenticate, self._exchange.subprotocols)
             if callable(ours):
                 subprotocol = ours(offered)
             else:
@@ -222,27 +221,38 @@ class _Exchange:
     async def _consider(self, request: Request) -> tuple[Any, Response | None]:
         """Decide: the principal of an upgrade, or a plain response."""
         options = self._options
-        if self._draining.is_set() or self._client.full:
-            return None, _GOING_AWAY if self._draining.is_set() else _FULL
-        if options.on_request is not None:
+        response = self._client.visit.refusal
+        if self._draining.is_set():
+            response = self._refuse("draining", 503, "going away\n")
+        elif response is None and options.on_request is not None:
             response = await options.on_request(request)
-            if response is not None:
-                return None, response
+        if response is not None:
+            return None, response
         handler = options.handler
         if isinstance(handler, Router) and handler.find(request) is None:
-            return None, Response.make(404, "not found\n")
+            return None, self._refuse("path", 404, "not found\n")
         if not request.upgrade:
             if options.on_request is not None:
-                return None, Response.make(404, "not found\n")
+                return None, self._refuse("path", 404, "not found\n")
             headers = {"Upgrade": "websocket", "Sec-WebSocket-Version": "13"}  # RFC 6455, 4.4
-            return None, Response.make(426, "this is a WebSocket\n", headers)
+            return None, self._refuse("request", 426, "this is a WebSocket\n", headers)
         # Behind a proxy loopback says nothing.
         local = None if options.proxies else host_and_port(self._transport.local_address)
         if not is_allowed_origin(request, options.origins, local_address=local):
-            return None, Response.make(403, "this origin is not allowed\n")
-        if options.authenticate is None or isinstance(options.authenticate, FirstMessage):
+            return None, self._refuse("origin", 403, "this origin is not allowed\n")
+        if options.authenticate is None:
             return None, None
-        return await check_handshake(options.authenticate, request, options.timeouts)
+        checked = await check_handshake(options.authenticate, request, options.timeouts)
+        if checked[1] is not None:
+            self._client.visit.count("auth")
+        return checked
+
+    def _refuse(
+        self, reason: str, status: int, text: str, headers: Mapping[str, str] = _NONE
+    ) -> Response:
+        """Return the answer to what is not let in, and count that."""
+        self._client.visit.count(reason)
+        return Response.make(status, text, headers)
 
     def _open(self, request: Request, acceptance: _Acceptance) -> WebSocket:
         options = self._options
@@ -260,13 +270,10 @@ class _Exchange:
             heartbeat=options.heartbeat,
             observers=options.observers,
         )
-        return WebSocket(
-            life,
-            request=request,
-            response=_SWITCHED,
-            subprotocol=acceptance.subprotocol,
-            principal=acceptance.principal,
-        )
+        subprotocol = acceptance.subprotocol
+        ws = WebSocket(life, request=request, response=_SWITCHED, subprotocol=subprotocol)
+        identify(ws, acceptance.principal)
+        return ws
 
     async def _answer(self, request: Request | None, response: Response, data: bytes) -> None:
         """Send a plain response, and close so that it arrives (RFC 9112, 9.6)."""
@@ -337,16 +344,18 @@ class _Exchange:
 
 
 async def run_handler(
-    ws: WebSocket, options: Options, admitted: Callable[[WebSocket], None]
+    ws: WebSocket, options: Options, visit: Visit, admitted: Callable[[WebSocket], None]
 ) -> None:
     """Admit the peer, run the handler on its connection, and close that when it ends."""
     life = lifecycle_of(ws)
     async with life:
         try:
-            check = options.authenticate
-            if not isinstance(check, FirstMessage) or await check.admit(ws, options.timeouts):
+            if await admit(ws, options.authenticate, options.timeouts):
+                visit.admitted(ws.principal)
                 admitted(ws)
                 await options.handler(ws)
+            else:
+                visit.count("auth")
         except Exception as error:  # noqa: BLE001 - _report logs it
             if life.is_own_end(error):
                 return
@@ -359,6 +368,8 @@ async def run_handler(
                 _report(ws, options, errors)
             if others is not None:
                 raise others from None
+        finally:
+            dismiss(ws)
 
 
 def _report(ws: WebSocket, options: Options, error: Exception) -> None:

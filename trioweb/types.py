@@ -249,6 +249,11 @@ class Request:
         return unquote(self._split()[0])
 
     @property
+    def raw_path(self) -> str:
+        """The path of the target as sent, in which ``%2F`` is no slash between two segments."""
+        return self._split()[0]
+
+    @property
     def query(self) -> Mapping[str, str]:
         """The query parameters; of a repeated one the last value."""
         return dict(parse_qsl(self._split()[1], keep_blank_values=True))

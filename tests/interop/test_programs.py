@@ -30,7 +30,7 @@ def peer(request: pytest.FixtureRequest) -> str:
 
 def command(request: pytest.FixtureRequest, peer: str, role: str) -> list[str]:
     if peer == "ws":
-        return [*request.getfixturevalue("node"), str(HERE / "node" / f"{role}.cjs")]
+        return [*request.getfixturevalue("node_with_packages"), str(HERE / "node" / f"{role}.cjs")]
     return python_program(f"{peer}_{role}.py", peer)
 
 

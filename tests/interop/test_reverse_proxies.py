@@ -200,7 +200,7 @@ async def test_their_clients_through_a_proxy(
 ):
     if peer == "ws":
         script = Path(__file__).parent / "node" / "client.cjs"
-        command = [*request.getfixturevalue("node"), str(script)]
+        command = [*request.getfixturevalue("node_with_packages"), str(script)]
     else:
         command = python_program(f"{peer}_client.py", peer)
     async with our_server(deflate=trioweb.Deflate()) as (server, ours), proxy(server) as ports:

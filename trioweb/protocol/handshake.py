@@ -315,7 +315,8 @@ class ClientHandshake:
         ]
         offered = self._subprotocols
         if isinstance(offered, str) or not _are_subprotocols(offered):
-            raise ValueError(f"not a list of different subprotocols: {offered!r}")
+            # Not shown: one of them may hold a token.
+            raise ValueError("subprotocols is not a list of different tokens (RFC 9110, 5.6.2)")
         if offered:
             lines.append((b"Sec-WebSocket-Protocol", ", ".join(offered).encode("ascii")))
         if self._extensions:

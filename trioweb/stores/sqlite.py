@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-import os
 import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self, TypeAlias
+from typing import NamedTuple, Self
 
 from ..config import Retention
 from ..errors import StoreFailed
@@ -43,8 +43,6 @@ _SCHEMA = (
     f"PRAGMA user_version = {_VERSION}",
 )
 
-_Path: TypeAlias = "str | os.PathLike[str]"
-
 
 class SQLiteStore:
     """A `trioweb.abc.Store` in a file: ``async with SQLiteStore("history.db") as store:``.
@@ -61,7 +59,7 @@ class SQLiteStore:
 
     def __init__(
         self,
-        path: _Path,
+        path: Path | str,
         *,
         forget_after: float = 30 * 24 * 3600,
         clock: Callable[[], float] = time.time,
@@ -69,7 +67,7 @@ class SQLiteStore:
         """Name the file. ``clock`` gives the time of day, for ages; it must outlive the process."""
         if not forget_after > 0:
             raise ValueError(f"forget_after must be positive, not {forget_after!r}")
-        self._path = os.fspath(path)
+        self._path = str(path)
         self._forget_after = forget_after
         self._clock = clock
         self._swept = -math.inf
