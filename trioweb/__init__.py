@@ -21,12 +21,14 @@ from .client import connect
 from .config import (
     Backoff,
     Deflate,
+    HealthCheck,
     Heartbeat,
     Limits,
     LinkLimits,
     Overflow,
     Policy,
     Retention,
+    SessionLimits,
     Timeouts,
 )
 from .connection import Statistics, WebSocket
@@ -97,6 +99,7 @@ __all__ = [
     "HandshakeRejected",
     "HandshakeTimeout",
     "Headers",
+    "HealthCheck",
     "Heartbeat",
     "InvalidMessage",
     "Limits",
@@ -128,6 +131,7 @@ __all__ = [
     "ServerOptions",
     "ServerStatistics",
     "SessionEnded",
+    "SessionLimits",
     "Side",
     "Site",
     "State",

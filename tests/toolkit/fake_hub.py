@@ -163,7 +163,8 @@ class FakeHub:
     def _subscribe(self, topic: Topic, params: dict[str, Any]) -> dict[str, Any]:
         position = params.get("position")
         if position is None:
-            return {"position": topic.position}
+            newest = topic.log[-1:] if params.get("recover") == "latest" else []
+            return self._answer(topic, None, newest)
         events = topic.after(position)
         if params.get("recover") == "latest":
             recovered, events = events is not None and len(events) < 2, topic.log[-1:]
@@ -185,7 +186,9 @@ class FakeHub:
             events = topic.log[topic.gone :]
         return self._answer(topic, recovered, (events or [])[:limit])
 
-    def _answer(self, topic: Topic, recovered: bool, events: Sequence[Event]) -> dict[str, Any]:
+    def _answer(
+        self, topic: Topic, recovered: bool | None, events: Sequence[Event]
+    ) -> dict[str, Any]:
         return {
             "position": topic.position,
             "recovered": recovered,

@@ -122,6 +122,9 @@ def test_without_a_history_every_break_is_told_once() -> None:
     assert not feed.behind
     feed.dropped(5)
     assert taken(feed) == [Missed(5)]
+    feed.dropped(5)
+    feed.dropped(0)
+    assert taken(feed) == [Missed()]
 
 
 def test_a_slow_reader_of_a_topic_without_history_is_told_how_much_it_missed() -> None:
@@ -213,6 +216,17 @@ def test_latest_replaces_what_waits() -> None:
     assert feed.behind
     feed.paged(Position("e", 2), [])
     assert taken(feed) == [Missed(2)]
+
+
+def test_latest_begins_with_the_newest_there_is() -> None:
+    feed = Feed(None, "latest", SessionLimits())
+    feed.answered(Position("e", 7), [event(7)])
+    assert feed.position == Position("e", 6)
+    assert taken(feed) == [7]
+    feed.left()
+    feed.answered(Position("e", 7), [event(7)])
+    assert taken(feed) == []
+    assert feed.skipped == 0
 
 
 def test_a_position_of_another_life_goes_on() -> None:

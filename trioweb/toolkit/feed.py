@@ -137,9 +137,9 @@ class Feed:
             self._keep(event, size)
 
     def dropped(self, count: int) -> None:
-        """Take the server's word that it left out so many events here."""
+        """Take the server's word that it left out so many events here; 0: it does not know."""
         if self.joined and self.epoch is None:
-            self._miss(count)
+            self._miss(count or None)
         else:
             self._suspicion = True
 
@@ -158,9 +158,12 @@ class Feed:
             self.epoch = None
         elif before is None:
             self.epoch = position.epoch
-            self._next, self._newest = position.offset + 1, position.offset
+            # With "latest" the newest event there is comes along.
+            newest = events[-1:] if self.latest else ()
+            self._next = newest[0].offset if newest else position.offset + 1
+            self._newest = position.offset
             if self._taken is None:
-                self._taken = position.epoch, position.offset
+                self._taken = position.epoch, self._next - 1
         elif before != position.epoch:
             self.epoch = position.epoch
             self._next, self._newest = 1, position.offset
