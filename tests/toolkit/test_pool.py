@@ -246,6 +246,13 @@ def test_clients_of_a_server_that_dies_do_not_come_at_once() -> None:
     with_servers(main, "a")
 
 
+def test_options_are_checked() -> None:
+    with pytest.raises(ValueError, match="interval must be positive"):
+        HealthCheck(interval=0)
+    with pytest.raises(ValueError, match="timeout must be positive"):
+        HealthCheck(timeout=-1)
+
+
 async def test_nonsense() -> None:
     for urls, size, message in (
         ([], 1, "one endpoint at least"),
