@@ -39,7 +39,7 @@ nitpick_ignore_regex = [
     # Other projects, and the inside of this one, are plain text: there are no pages to link to.
     (
         r"py:.*",
-        r"(_pytest|abc|collections|contextlib|contextvars|enum|pathlib|random|signal|socket|ssl|trio|typing)\..*",
+        r"(_pytest|abc|collections|contextlib|contextvars|enum|pathlib|random|signal|socket|ssl|trio|trio_websocket|typing)\..*",
     ),
     (r"py:.*", r"(.*\.)?_[A-Z]\w*"),
     (
@@ -47,6 +47,7 @@ nitpick_ignore_regex = [
         r"trioweb\.(heartbeat|lifecycle|listening|nursery|outbox|protocol|reading|serving|transport)\b.*",
     ),
     (r"py:.*", r"trioweb\.options\.Options"),
+    (r"py:class", r"WebSocketConnection"),
     # What Sphinx makes of a union with a tuple in it: the type up to its comma.
     (r"py:class", r"tuple\[str"),
     # A name in backticks may be a parameter; where it is more, `_by_short_name` links it.

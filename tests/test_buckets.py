@@ -165,7 +165,7 @@ def test_nobody_who_waits_starves_and_together_they_keep_to_it(
 
 # What a connection takes in.
 
-messages = st.lists(st.text(max_size=20) | st.binary(max_size=40), max_size=20)
+messages = st.lists(st.text(max_size=20) | st.binary(max_size=40), min_size=1, max_size=20)
 limits = st.lists(
     st.builds(
         RateLimit,

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import trioweb
 from tests.helpers import TEXT, asking, fetch, frame, serving, tasks, upgraded, virtual_clock
@@ -182,6 +184,32 @@ async def test_what_is_extended_ends_then(extensions, end, autojump_clock):
         assert await end_of(ws) == (pytest.approx(start + end), *EXPIRED)
 
 
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 100)), max_size=8))
+@settings(max_examples=50, deadline=None)
+def test_whatever_extends_it_the_last_word_counts(extensions: list[tuple[int, int]]) -> None:
+    expected, now = 100.0, 0.5
+    schedule = []
+    for wait, seconds in extensions:
+        now += wait
+        if now >= expected:
+            break
+        schedule.append((now, seconds))
+        expected = now + seconds
+
+    async def handler(ws: WebSocket) -> None:
+        assert ws.credential is not None
+        for when, seconds in schedule:
+            await trio.sleep_until(when)
+            ws.credential.extend(seconds)
+        await ws.receive()
+
+    async def main() -> None:
+        async with connected(lasting(100), handler) as ws:
+            assert await end_of(ws) == (pytest.approx(expected), *EXPIRED)
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
 async def test_only_numbers_extend():
     credential = Credential("ann", expires_in=10)
     with pytest.raises(ValueError, match="nan"):
@@ -264,6 +292,15 @@ async def test_a_renewal_that_hangs_has_until_the_end(autojump_clock):
     async with connected(lasting(100, renew=renew)) as ws:
         assert await end_of(ws) == (pytest.approx(start + 100), *EXPIRED)
     assert cancelled == [pytest.approx(start + 100)]
+
+
+async def test_a_renewal_without_an_answer_renews_nothing(autojump_clock):
+    async def renew() -> Any:
+        await trio.sleep(1)
+
+    start = trio.current_time()
+    async with connected(lasting(100, renew=renew)) as ws:
+        assert await end_of(ws) == (pytest.approx(start + 100), *EXPIRED)
 
 
 async def test_a_renewal_that_fails_is_logged_and_1011(autojump_clock, caplog):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -590,3 +590,48 @@ async def test_a_busy_handler_finds_its_messages_paid_for(clock: MockClock, link
         # The burst, the one that was due first, and the burst that was saved meanwhile.
         assert await ws.receive() in ("4", "5", "10")
         assert came == [str(number) for number in range(len(came))]
+
+
+@pytest.mark.parametrize("excess", Excess)
+async def test_a_message_received_as_a_stream_counts_as_one(
+    clock: MockClock, link: Link, excess: Excess
+) -> None:
+    came: list[tuple[int, float]] = []
+
+    async def note(ws: trioweb.WebSocket) -> None:
+        start = trio.current_time()
+        while True:
+            reader = await ws.receive_stream()
+            size = 0
+            async with reader:
+                async for piece in reader:
+                    size += len(piece)
+            came.append((size, round(trio.current_time() - start, 1)))
+
+    guard = Guard(messages=[RateLimit(1, burst=2, excess=excess)])
+    async with link.server(note, guard=guard) as server, link.client(server) as ws:
+        for _ in range(4):
+            with suppress(trioweb.ConnectionBroken):
+                await ws.send(b"x" * 200_000)  # leaves in fragments
+        await trio.sleep(10)
+    if excess is Excess.WAIT:
+        assert came == [(200_000, 0), (200_000, 0), (200_000, 1), (200_000, 2)]
+    elif excess is Excess.DROP:  # too late, once it has begun
+        assert came == [(200_000, 0)] * 4
+    else:
+        assert came == [(200_000, 0)] * 2
+
+
+@pytest.mark.parametrize("excess", Excess)
+async def test_the_last_of_many_frames_is_what_counts(
+    clock: MockClock, link: Link, excess: Excess
+) -> None:
+    log = _Log()
+    guard = Guard(messages=[RateLimit(1, burst=1, excess=excess)])
+    async with link.server(log, guard=guard) as server, link.by_hand(server) as peer:
+        for number in range(3):
+            await peer.send(1, b"a", fin=False)
+            await peer.send(0, str(number).encode())
+        await trio.sleep(5)
+    expected = ["a0", "a1", "a2"] if excess is Excess.WAIT else ["a0"]
+    assert [message for message, _ in log.came] == expected

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import trio
 
@@ -124,9 +124,9 @@ class TokenBucket:
 
     def fill(self, now: float) -> float:
         """Add what has come by now, and return how many there are."""
-        tokens = min(self.burst, self._tokens + (now - self._at) * self.per_second)
-        self._tokens = tokens
+        tokens = self._tokens + (now - self._at) * self.per_second
         self._at = now
+        self._tokens = tokens = min(tokens, self.burst)
         return tokens
 
     def due(self, count: float, now: float) -> float:
@@ -136,8 +136,16 @@ class TokenBucket:
         missing = min(count, self.burst) - self.fill(now)
         return now + missing / self.per_second if missing > 0 else now
 
+    def pay(self, count: float, now: float) -> bool:
+        """Take so many if they are there; tell whether they were."""
+        tokens = self._tokens + (now - self._at) * self.per_second
+        self._at = now
+        tokens = min(tokens, self.burst)
+        self._tokens = tokens - count if tokens >= count else tokens
+        return tokens >= count
+
     def spend(self, count: float) -> None:
-        """Take so many, be they there or not."""
+        """Take so many, be they there or not; below zero, give them back."""
         self._tokens -= count
 
 
@@ -165,12 +173,12 @@ class Meter:
     def covers(self, messages: list[Message | Piece], start: int, now: float) -> bool:
         """Pay for all from ``start`` on, if every limit allows that; this runs for each read."""
         count = len(messages) - start
-        size = sum(map(_bytes, messages[start:])) if self._by_bytes else 0
-        for bucket, by_bytes, _ in self._entries:
-            if bucket.fill(now) < (size if by_bytes else count):
+        size = _bytes_of(messages[start:]) if self._by_bytes else 0
+        for paid, (bucket, by_bytes, _) in enumerate(self._entries):
+            if not bucket.pay(size if by_bytes else count, now):
+                for other, other_by_bytes, _ in self._entries[:paid]:
+                    other.spend(-(size if other_by_bytes else count))
                 return False
-        for bucket, by_bytes, _ in self._entries:
-            bucket.spend(size if by_bytes else count)
         return True
 
     def hold(self, messages: list[Message | Piece], now: float) -> list[Message | Piece]:
@@ -223,3 +231,13 @@ class Meter:
 
 def _bytes(message: Message | Piece) -> int:
     return size_of(message.data if isinstance(message, Piece) else message)
+
+
+def _bytes_of(messages: list[Message | Piece]) -> int:
+    """Return the bytes of all of them, most quickly of those of one kind: joined, they are one."""
+    try:
+        if isinstance(messages[0], str):
+            return size_of("".join(cast("list[str]", messages)))
+        return len(b"".join(cast("list[bytes]", messages)))
+    except TypeError:
+        return sum(map(_bytes, messages))

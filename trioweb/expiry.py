@@ -133,8 +133,8 @@ class Credential:
 
     async def _run(self) -> None:
         life = self._life
-        if life is None or self._renew is None:  # over before this could run
-            return
+        if life is None or self._watch is not None or self._renew is None:
+            return  # over, or extended, before this could run
         seconds: float | None = None
         with trio.CancelScope(deadline=self.expires_at) as self._renewal:
             try:
@@ -144,8 +144,9 @@ class Credential:
         self._renewal = None
         if seconds is not None:
             self.extend(seconds)
-        elif self.expired and self._life is life:
-            _refuse(life, _EXPIRED)
+        elif self._life is life and self._watch is None:  # else it was extended meanwhile
+            self._due = self.expires_at
+            self._arm(life)
 
     def __repr__(self) -> str:
         """Leave out the principal, which may be a secret of its own."""

@@ -188,7 +188,9 @@ class Inbox(InLane):
         # Real memory, so that many empty messages count, and wide characters.
         self.inbox_size += _memory(event)
         if self.meter is not None:
-            self._meter(self.meter, len(self.inbox) - 1)
+            # A piece is no message: it cannot be paid for as one.
+            keep = self._hold if isinstance(event, Piece) else self._meter
+            keep(self.meter, len(self.inbox) - 1, trio.current_time())
         self._mark()
 
     def _mark(self) -> None:
@@ -196,8 +198,8 @@ class Inbox(InLane):
         if self.inbox_size >= limits.inbox_bytes or len(self.inbox) >= limits.inbox_messages:
             self.is_full = True
 
-    def pull_plain(self) -> None:
-        """Decode what needs no second thought, in bulk."""
+    def pull_plain(self, now: float | None = None) -> None:
+        """Decode what needs no second thought, in bulk; ``now`` is the time, if that is known."""
         inbox, limits = self.inbox, self._limits
         before = len(inbox)
         room = min(limits.inbox_bytes, _UNBOUNDED) - self.inbox_size
@@ -205,18 +207,19 @@ class Inbox(InLane):
         self.inbox_size += self._framer.pull(inbox, int(room), int(most))
         self.messages_received += len(inbox) - before
         if self.meter is not None and len(inbox) > before:
-            self._meter(self.meter, before)
+            self._meter(self.meter, before, trio.current_time() if now is None else now)
         if self._framer.empty:
             self.undecoded = False
             if self._parked:
                 self._changed.unpark_all()
         self._mark()
 
-    def _meter(self, meter: Meter, start: int) -> None:
+    def _meter(self, meter: Meter, start: int, now: float) -> None:
         """Keep back what is above a limit of the messages from ``start`` on."""
-        now = trio.current_time()
-        if meter.covers(self.inbox, start, now):
-            return
+        if not meter.covers(self.inbox, start, now):
+            self._hold(meter, start, now)
+
+    def _hold(self, meter: Meter, start: int, now: float) -> None:
         held = self.inbox[start:]
         del self.inbox[start:]
         self.inbox_size -= sum(map(_memory, held))

@@ -274,7 +274,7 @@ class Reading(Inbox):
             return False
         try:
             self.feed(data)
-            self.pull_plain()
+            self.pull_plain(self.last_heard)
         except BaseException:
             # A KeyboardInterrupt, say: what was borrowed is looked at no more, and so is the rest.
             self._framer.drop()

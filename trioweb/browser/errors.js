@@ -44,6 +44,9 @@ export class SessionClosed extends TriowebError {
 // The queue of outgoing messages is full.
 export class QueueFull extends TriowebError {}
 
+// A value is larger than the server takes, which would end the session.
+export class TooLarge extends TriowebError {}
+
 // The server ended a subscription, or refused it.
 export class Unsubscribed extends TriowebError {
   constructor(topic, code, message = "") {

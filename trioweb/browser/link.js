@@ -28,7 +28,7 @@ export class Link {
   }
 
   get isOpen() {
-    return this.#openedAt !== null && !this.#over;
+    return this.#openedAt !== null && !this.#over && this.#ws.readyState === 1;
   }
 
   // Bytes that the socket holds.
@@ -36,9 +36,9 @@ export class Link {
     return this.#ws.bufferedAmount;
   }
 
+  // A socket that is closing drops it.
   send(data) {
-    // A socket that is closing drops it, as it would if the network had lost it.
-    if (this.isOpen && this.#ws.readyState === 1) this.#ws.send(data);
+    if (this.isOpen) this.#ws.send(data);
   }
 
   // End it from our side. The end is heard of at once: the closing handshake is the browser's business.

@@ -114,7 +114,11 @@ export class Outbox {
   }
 
   #isClear() {
-    return this.#link !== null && this.#entries.size === 0 && this.#link.buffered < SOCKET_BYTES;
+    return this.#entries.size === 0 && this.#hasRoom();
+  }
+
+  #hasRoom() {
+    return this.#link !== null && this.#link.isOpen && this.#link.buffered < SOCKET_BYTES;
   }
 
   #isFull(size) {
@@ -149,7 +153,7 @@ export class Outbox {
   #flush() {
     this.#timer = null;
     for (const entry of this.#entries) {
-      if (this.#link === null || this.#link.buffered >= SOCKET_BYTES) break;
+      if (!this.#hasRoom()) break;
       this.remove(entry);
       this.#send(entry);
     }

@@ -21,11 +21,14 @@ const DEFAULTS = {
   callTimeout: 30_000, // ms; the time of a call that names none. null: none
   maxCalls: 1024, // of ours under way, those in the queue among them
   maxAnswers: 64, // of the server's at once; `busy` above it
+  maxMessage: 2 ** 20, // bytes: a server closes for good (1009) who sends more than it takes
   maxMalformed: 16, // messages that cannot be understood, on one connection
   onError: (error) => (globalThis.reportError ?? console.error)(error), // what a method or a callback throws
   WebSocket: undefined, // the class to use; globalThis.WebSocket unless told
 };
 
+// Bytes of a message beside its value, at most: a key, a method's name.
+const ENVELOPE = 512;
 // Bytes of a notification beside its params, for the bound of the queue.
 const OVERHEAD = 100;
 // What a page's script may close with in place of 1007.
@@ -62,14 +65,12 @@ export class Session extends EventTarget {
   // grow old. A path is one of the page's own server.
   constructor(url, options = {}) {
     super();
-    const unknown = Object.keys(options).filter((name) => !Object.hasOwn(DEFAULTS, name));
-    if (unknown.length > 0) throw new TypeError(`unknown options: ${unknown.join(", ")}`);
     this.#url = url;
-    this.#options = { ...DEFAULTS, ...options };
-    const { format, maxCalls, maxAnswers, callTimeout, onError } = this.#options;
+    this.#options = withDefaults(options);
+    const { format, maxMessage, maxCalls, maxAnswers, callTimeout, onError } = this.#options;
     if (!Object.hasOwn(FORMATS, format)) throw new RangeError('format: "json" or "msgpack"');
     this.methods = new Map(); // name -> what the server may call
-    this.#format = FORMATS[format];
+    this.#format = { ...FORMATS[format], most: maxMessage - ENVELOPE };
     this.#backoff = new Backoff(this.#options.backoff);
     this.#outbox = new Outbox(this.#options.queue);
     this.#calls = new Calls(this.#format, this.#outbox, maxCalls);
@@ -98,7 +99,7 @@ export class Session extends EventTarget {
 
   // Call a method that streams, once the iteration begins. `options` are {window, timeout, signal}.
   stream(method, params = null, options = {}) {
-    return stream((more) => this.#start(method, params, more), { timeout: null, ...options });
+    return stream((more) => this.#start(method, params, more), { ...options, timeout: options.timeout ?? null });
   }
 
   // Call a method without an answer. Throws QueueFull where the policy is to fail.
@@ -114,7 +115,8 @@ export class Session extends EventTarget {
 
   #start(method, params, options) {
     this.#throwIfClosed();
-    return this.#calls.start(method, params, { timeout: this.#options.callTimeout, ...options });
+    const { timeout = this.#options.callTimeout } = options;
+    return this.#calls.start(method, params, { ...options, timeout });
   }
 
   // ---- Topics ----
@@ -309,6 +311,13 @@ export class Session extends EventTarget {
   #blamed({ code, message, path }) {
     this.#options.onError(new Malformed(`the server could not understand: ${message}`, { code, path }));
   }
+}
+
+function withDefaults(options) {
+  const given = Object.entries(options).filter(([, value]) => value !== undefined);
+  const unknown = given.map(([name]) => name).filter((name) => !Object.hasOwn(DEFAULTS, name));
+  if (unknown.length > 0) throw new TypeError(`unknown options: ${unknown.join(", ")}`);
+  return { ...DEFAULTS, ...Object.fromEntries(given) };
 }
 
 // A path leads to the server of the page. Browsers learned to do this themselves in 2024.

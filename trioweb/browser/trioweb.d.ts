@@ -78,6 +78,8 @@ export interface SessionOptions {
   maxCalls?: number;
   /** Calls of the server's at once: 64. */
   maxAnswers?: number;
+  /** Bytes of one message: 1 MiB, as the server's `Limits.max_message`. What is more throws TooLarge. */
+  maxMessage?: number;
   /** Messages that cannot be understood, on one connection: 16. */
   maxMalformed?: number;
   /** Hears what a method or a callback throws: reportError, or else console.error. */
@@ -292,6 +294,9 @@ export class SessionClosed extends TriowebError {
 }
 
 export class QueueFull extends TriowebError {}
+
+/** A value is larger than `maxMessage`. */
+export class TooLarge extends TriowebError {}
 
 /** The server ended a subscription, or refused it. */
 export class Unsubscribed extends TriowebError {

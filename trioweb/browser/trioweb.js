@@ -11,6 +11,7 @@ export {
   MsgpackError,
   QueueFull,
   SessionClosed,
+  TooLarge,
   TriowebError,
   Unsubscribed,
 } from "./errors.js";

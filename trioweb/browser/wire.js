@@ -1,7 +1,7 @@
 // The eight messages of the toolkit's protocol, in JSON and in MessagePack. What they mean stands in
 // docs/reference/wire.md.
 
-import { Malformed, MsgpackError } from "./errors.js";
+import { Malformed, MsgpackError, TooLarge } from "./errors.js";
 import { decode, encode, encodeMap } from "./msgpack.js";
 
 // ---- What a field may be -----------------------------------------------------------------------------------
@@ -65,10 +65,19 @@ function base64(data) {
   return btoa(text);
 }
 
-// A value that is written already: what waits in a queue is a copy, whose size is known.
+const textEncoder = new TextEncoder();
+
+// A value that is written already: what waits in a queue is a copy, whose size is known. Throws TooLarge above
+// `format.most` bytes, where there is such a bound.
 export class Written {
   constructor(format, value) {
     this.data = format.value(value);
+    const { length } = this.data;
+    const isText = typeof this.data === "string";
+    // A UTF-16 unit takes three bytes at most.
+    if (length * (isText ? 3 : 1) <= format.most) return;
+    const size = isText ? textEncoder.encode(this.data).length : length;
+    if (size > format.most) throw new TooLarge(`${size} bytes; the server takes no more than ${format.most}`);
   }
 }
 

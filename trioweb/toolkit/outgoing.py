@@ -11,6 +11,7 @@ import trio
 
 from ..config import LinkLimits, Overflow, Policy
 from ..connection import WebSocket, check_message, lifecycle_of
+from ..errors import ConnectionBroken, ConnectionEnded
 from ..lifecycle import Lifecycle
 from ..protocol.assembler import size_of
 from ..types import Close, CloseCode, Message
@@ -152,6 +153,19 @@ class Outgoing:
             await trio.lowlevel.checkpoint()
             self.send_nowait(value, policy)
 
+    async def send_made(self, make: Callable[[], Message]) -> None:
+        """Send what ``make`` returns, called once there is room, so that nobody waits with it.
+
+        `trio.Cancelled` means that nothing was queued. Raises as `send` does, and what it raises.
+        """
+        await trio.lowlevel.checkpoint()
+        async with self._turnstile:
+            while self.behind and not (self.ended or self._backlog.make_room()):
+                await self._waiting.park()
+            if self.ended:
+                raise self.end_error()
+            self._put(make(), _KEEP)
+
     def _queue(self, value: Message, policy: Policy) -> bool:
         if self.ended:
             raise self.end_error()
@@ -260,6 +274,8 @@ class Outgoing:
             return self.life.send_error()
         if self._error is None:
             return trio.ClosedResourceError("the link has ended")
+        if isinstance(self._error, ConnectionEnded):
+            return ConnectionBroken(self._error.close)
         error = trio.BrokenResourceError(str(self._error))
         error.__cause__ = self._error
         return error

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, test } from "node:test";
 
-import { CallLost, QueueFull, Session, SessionClosed, isTerminal } from "../../../trioweb/browser/trioweb.js";
+import { CallLost, QueueFull, Session, SessionClosed, TooLarge, isTerminal } from "../../../trioweb/browser/trioweb.js";
 import { Clock, FakeSocket, again, begin, latest, settle } from "./kit.mjs";
 
 let clock;
@@ -327,6 +327,41 @@ test("a page listens to the network and to being seen, and stops at the end", as
     delete globalThis.removeEventListener;
     delete globalThis.document;
   }
+});
+
+test("what is put into the queue of a socket that is closing waits for the next one", async () => {
+  const { session, socket } = await begin();
+  socket.readyState = 2;
+  session.notify("one");
+  const next = await again(clock, 1001);
+  assert.equal(next.takeOne().method, "one");
+  assert.deepEqual(socket.sent, []);
+});
+
+test("a first message that cannot be had is a failed attempt", async () => {
+  const { session, socket, errors } = await begin({ first: () => Promise.reject(new Error("no token")) });
+  assert.deepEqual(socket.closed, { code: 4000, reason: "no first message" });
+  assert.equal(session.state, "waiting");
+  assert.equal(errors[0].message, "no token");
+});
+
+test("a value that is larger than the server takes is refused here", async () => {
+  for (const format of ["json", "msgpack"]) {
+    const { session, socket } = await begin({ format, maxMessage: 1512 });
+    await assert.rejects(session.call("one", "x".repeat(1001)), TooLarge);
+    assert.throws(() => session.notify("one", "é".repeat(501)), TooLarge);
+    session.notify("one", "é".repeat(400));
+    session.methods.set("large", () => "x".repeat(1001));
+    await socket.say({ type: "call", id: 1, method: "large" });
+    assert.equal(socket.take().at(-1).code, "internal");
+  }
+});
+
+test("an option that is undefined has its default", async () => {
+  const { session, socket } = await begin({ callTimeout: undefined, maxCalls: undefined });
+  session.call("one", null, { timeout: undefined }).catch(() => {});
+  assert.equal(socket.takeOne().timeout, 30);
+  session.close();
 });
 
 test("options that do not exist, or make no sense, are refused", () => {
