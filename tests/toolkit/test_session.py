@@ -12,7 +12,6 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
-from trioweb.toolkit.rpc import Invocation, Methods, serve_peer
 
 import trioweb
 from tests.channels import channel_pair
@@ -30,6 +29,7 @@ from trioweb.testing import (
     no_orphans,
     run,
 )
+from trioweb.toolkit.rpc import Invocation, Methods, serve_peer
 from trioweb.toolkit.session import Event, Missed, Session, Subscription, open_session
 from trioweb.toolkit.wire import Notify
 
