@@ -48,6 +48,7 @@ nitpick_ignore_regex = [
     ),
     (r"py:.*", r"trioweb\.options\.Options"),
     (r"py:.*", r"trioweb\.toolkit\.(endpoints\.Endpoints|feed\.Feed)"),
+    (r"py:.*", r"trioweb\.retrying\.Retries"),
     (r"py:class", r"WebSocketConnection"),
     # What Sphinx makes of a union with a tuple in it: the type up to its comma.
     (r"py:class", r"tuple\[str"),
