@@ -24,6 +24,7 @@ from .config import (
     Deflate,
     HealthCheck,
     Heartbeat,
+    HubLimits,
     Limits,
     LinkLimits,
     Overflow,
@@ -31,6 +32,7 @@ from .config import (
     Retention,
     SessionLimits,
     Timeouts,
+    TopicOptions,
 )
 from .connection import Statistics, WebSocket
 from .credentials import Login, as_subprotocol
@@ -109,6 +111,7 @@ __all__ = [
     "Headers",
     "HealthCheck",
     "Heartbeat",
+    "HubLimits",
     "InvalidMessage",
     "Limits",
     "LinkLimits",
@@ -151,6 +154,7 @@ __all__ = [
     "Timeouts",
     "TokenBucket",
     "Tokens",
+    "TopicOptions",
     "TriowebError",
     "TrustedProxies",
     "WebSocket",
