@@ -20,6 +20,7 @@ from .checks import Passwords, Tokens, same_secret
 from .client import connect
 from .config import (
     Backoff,
+    CallLimits,
     Deflate,
     Heartbeat,
     Limits,
@@ -33,6 +34,9 @@ from .connection import Statistics, WebSocket
 from .credentials import Login, as_subprotocol
 from .errors import (
     BrokerFailed,
+    CallError,
+    CallLost,
+    CallTimeout,
     ConnectFailed,
     ConnectionBroken,
     ConnectionClosedByUs,
@@ -76,6 +80,10 @@ __all__ = [
     "Basic",
     "Bearer",
     "BrokerFailed",
+    "CallError",
+    "CallLimits",
+    "CallLost",
+    "CallTimeout",
     "Close",
     "CloseCode",
     "ConnectFailed",

@@ -15,6 +15,7 @@ from .types import Message
 
 __all__ = [
     "Backoff",
+    "CallLimits",
     "Deflate",
     "Heartbeat",
     "Limits",
@@ -55,8 +56,9 @@ class Limits:
     #: Messages longer than this leave in fragments, so that control frames get between.
     fragment: int = 2**16
     #: The largest read from the transport. Reads begin small, and grow while they come full: a
-    #: quarter of a mebibyte brings large messages in few system calls.
-    read: int = 2**18
+    #: quarter of a mebibyte brings large messages in few system calls. With room for their
+    #: headers it holds four of 64 KiB as a whole, and cuts none of them in two.
+    read: int = 2**18 + 2**10
     #: Request line and headers of a handshake, and the count of header lines; 431 above it, and
     #: 414 for a line as long.
     max_headers: int = 2**14
@@ -193,6 +195,29 @@ class Deflate:
                 raise ValueError(f"Deflate.{name} must be from {least} to {most}, not {value!r}")
         if self.threshold < 0:
             raise ValueError(f"Deflate.threshold must not be below 0, not {self.threshold!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class CallLimits:
+    """What calls over one link may cost, those that we make and those that come."""
+
+    #: Calls and streams of ours at once. Above it a call waits, but one that is made inside of a
+    #: method fails with "busy", since peers that call each other could wait in a circle.
+    outgoing: int = 256
+    #: Methods of ours that run at once for the peer; above it a call is answered "busy". As many
+    #: as a peer with the same limits calls.
+    incoming: int = 256
+    #: Items of a stream of ours that may be under way or unread. Enough for a round trip of 100 ms
+    #: at 160 items a second; a stream that needs more asks for it.
+    window: int = 16
+    #: Answers to calls that were not taken ("busy", "unknown-method") and to malformed messages
+    #: that wait for a peer that reads nothing; above it the link closes with 1008.
+    refusals: int = 1024
+    #: Malformed messages that are borne and answered; above it the link closes with 1007.
+    malformed: int = 16
+
+    def __post_init__(self) -> None:
+        _positive(self, *self.__slots__)
 
 
 class Overflow(enum.Enum):

@@ -17,6 +17,9 @@
     |-- StoreFailed                 a store could not do its work; the cause is chained
     |-- BrokerFailed                a broker did not take a message; the cause is chained
     |-- InvalidMessage              also ValueError: .path, .message, .code: not what its type says
+    |-- CallError                   .code, .message, .path, .data: a call has failed
+    |   |-- CallTimeout             also trio.TooSlowError: its time has passed
+    |   `-- CallLost                also trio.BrokenResourceError: .sent: the link broke first
     |-- RoomFull                    .room, .limit: a room has as many members as it may
     `-- Refused                     raised by *your* check: .status, .reason
         `-- NoCredentials           there was nothing to check
@@ -28,12 +31,17 @@ may not be sent a `ValueError`.
 
 from __future__ import annotations
 
+from typing import Any
+
 import trio
 
 from .types import Close, Headers, Response
 
 __all__ = [
     "BrokerFailed",
+    "CallError",
+    "CallLost",
+    "CallTimeout",
     "ConnectFailed",
     "ConnectionBroken",
     "ConnectionClosedByUs",
@@ -163,6 +171,44 @@ class InvalidMessage(TriowebError, ValueError):
         self.message = message
         self.path = path
         self.code = code
+
+
+class CallError(TriowebError):
+    """A call has failed. Raise it in a method to answer with it.
+
+    ``code`` is one of the wire protocol's or of the application's own, ``message`` is for people.
+    ``path`` says where the message or its params are wrong, as ``$.params.name``; ``data`` is
+    whatever the code comes with.
+    """
+
+    def __init__(
+        self, code: str, message: str = "", *, path: str | None = None, data: Any = None
+    ) -> None:
+        # One line, whatever a peer wrote: it ends up in logs and on terminals.
+        text = ": ".join(filter(None, (code[:80], " ".join(message[:200].split()))))
+        super().__init__("".join(one if one.isprintable() else "\ufffd" for one in text))
+        self.code = code
+        self.message = message
+        self.path = path
+        self.data = data
+
+
+class CallTimeout(CallError, trio.TooSlowError):
+    """The time of a call has passed, here or at the peer; its code is "timeout"."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__("timeout", message)
+
+
+class CallLost(CallError, trio.BrokenResourceError):
+    """The link broke, or was closed, before the answer came; the code is "lost".
+
+    ``sent`` is False where the call did not even leave, so that the method surely has not run.
+    """
+
+    def __init__(self, message: str = "", *, sent: bool) -> None:
+        super().__init__("lost", message)
+        self.sent = sent
 
 
 class RoomFull(TriowebError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import cast
 
 import hypothesis
@@ -210,6 +210,31 @@ async def test_those_who_wait_have_their_turn_in_order(kind, clock):
                 link.send_nowait("late", WAIT)
             found = await reader.until("4")
         assert [one for one in found if one != "news"] == ["kept", *"01234"]
+
+
+async def test_a_message_is_made_when_there_is_room(kind, clock):
+    limits = LinkLimits(messages=2)
+    made = []
+
+    def make() -> str:
+        made.append(trio.current_time())
+        return f"made {len(made)}"
+
+    async with stalled(kind, limits=limits, policy=WAIT) as (link, other):
+        with suppress(trio.WouldBlock):
+            while True:
+                link.send_nowait(FILLER)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(link.send_made, make)
+            with trio.move_on_after(1):
+                await link.send_made(make)
+            assert made == []
+            assert await other.receive() == "made 1"
+            await link.send_made(make)
+            assert await other.receive() == "made 2"
+    with pytest.raises((trio.ClosedResourceError, trio.BrokenResourceError)):
+        await link.send_made(make)
+    assert len(made) == 2
 
 
 async def test_what_must_be_kept_drops_what_need_not(kind, clock):

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.helpers import looping
+from trioweb.errors import InvalidMessage
 from trioweb.testing import check_codec
 from trioweb.toolkit.wire import (
     JSON,
@@ -23,6 +24,7 @@ from trioweb.toolkit.wire import (
     More,
     Notify,
     Result,
+    convert,
 )
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "wire.json").read_text())
@@ -169,6 +171,20 @@ def test_what_cannot_be_expressed_is_a_type_error():
                 format_.encode(Result(1, value))
     with pytest.raises(TypeError):
         MSGPACK.encode(Result(1, 2**64))
+
+
+def test_what_a_peer_made_up_is_repeated_in_part_only():
+    with pytest.raises(Malformed) as caught:
+        JSON.decode(json.dumps({"type": "x" * 10_000}))
+    assert len(caught.value.answer.message) <= 200
+
+
+def test_convert_checks_a_value_and_says_where_it_is_wrong():
+    assert convert({"1": "YQ=="}, dict[int, bytes]) == {1: b"a"}
+    assert convert({1: b"a"}, dict[int, bytes]) == {1: b"a"}
+    with pytest.raises(InvalidMessage) as caught:
+        convert([1, "2"], list[int])
+    assert caught.value.path == "$[1]"
 
 
 def test_formats_have_names():

@@ -153,6 +153,19 @@ class Outgoing:
             await trio.lowlevel.checkpoint()
             self.send_nowait(value, policy)
 
+    async def send_made(self, make: Callable[[], Message]) -> None:
+        """Send what ``make`` returns, called once there is room, so that nobody waits with it.
+
+        `trio.Cancelled` means that nothing was queued. Raises as `send` does, and what it raises.
+        """
+        await trio.lowlevel.checkpoint()
+        async with self._turnstile:
+            while self.behind and not (self.ended or self._backlog.make_room()):
+                await self._waiting.park()
+            if self.ended:
+                raise self.end_error()
+            self._put(make(), _KEEP)
+
     def _queue(self, value: Message, policy: Policy) -> bool:
         if self.ended:
             raise self.end_error()

@@ -7,13 +7,14 @@ is a `trioweb.abc.Codec`.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
 from typing import Annotated, Any, TypeAlias
 
 import msgspec
 from msgspec import Meta
 
+from ..codecs.json import Json
+from ..codecs.msgpack import MsgPack
+from ..errors import InvalidMessage
 from ..types import Message
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Notify",
     "Result",
     "WireMessage",
+    "convert",
 ]
 
 #: The number of a call, chosen by its caller: from 1 on, and exact in JavaScript.
@@ -112,11 +114,8 @@ class Event(_Struct, frozen=True, tag="event"):
 
 WireMessage: TypeAlias = Call | Cancel | Result | Item | More | Error | Notify | Event
 
-_json: msgspec.json.Decoder[WireMessage] = msgspec.json.Decoder(WireMessage)
-_msgpack: msgspec.msgpack.Decoder[WireMessage] = msgspec.msgpack.Decoder(WireMessage)
 
-
-class Malformed(ValueError):
+class Malformed(InvalidMessage):
     """A message is none of the protocol's.
 
     ``answer`` is the `Error` that says so to the peer: it bears an id where the message was a
@@ -125,7 +124,7 @@ class Malformed(ValueError):
     """
 
     def __init__(self, answer: Error, call: int | None = None) -> None:
-        super().__init__(f"{answer.message} at {answer.path}" if answer.path else answer.message)
+        super().__init__(answer.message, path=answer.path or "$", code=answer.code)
         self.answer = answer
         self.call = call
 
@@ -133,11 +132,11 @@ class Malformed(ValueError):
 class Format:
     """Writes messages in one format, and reads both; stateless, so all peers share it."""
 
-    __slots__ = ("_write", "name")
+    __slots__ = ("_codec", "name")
 
-    def __init__(self, name: str, write: Callable[[WireMessage], Message]) -> None:
+    def __init__(self, name: str, codec: Json[WireMessage] | MsgPack[WireMessage]) -> None:
         self.name = name
-        self._write = write
+        self._codec = codec
 
     def __repr__(self) -> str:
         return f"<Format {self.name}>"
@@ -146,33 +145,26 @@ class Format:
         """Return the message as text (JSON) or bytes (MessagePack).
 
         Raises `TypeError` for a value that the format cannot express: an object of a type unknown
-        to msgspec, an integer beyond 64 bits, a lone surrogate, a value that holds itself.
+        to msgspec, a lone surrogate, a value that holds itself, in MessagePack an integer beyond
+        64 bits.
         """
-        try:
-            return self._write(message)
-        except (OverflowError, ValueError, RecursionError) as error:
-            raise TypeError(f"not a value for {self.name}: {error}") from error
+        return self._codec.encode(message)
 
     def decode(self, message: Message, /) -> WireMessage:
         """Return what a peer said, be it text or bytes. Raises `Malformed`, and nothing else."""
         try:
-            if isinstance(message, str):
-                return _json.decode(message)
-            return _msgpack.decode(message)
-        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+            return (_text if isinstance(message, str) else _binary).decode(message)
+        except InvalidMessage as error:
             raise _malformed(message, error) from None
 
 
-def _write_json(message: WireMessage) -> str:
-    return _json_encoder.encode(message).decode()
-
-
-_json_encoder = msgspec.json.Encoder()
+_text: Json[WireMessage] = Json(WireMessage)
+_binary: MsgPack[WireMessage] = MsgPack(WireMessage)
 
 #: Text messages. What JSON has no type for is written as msgspec does: bytes as base64.
-JSON = Format("JSON", _write_json)
+JSON = Format("JSON", _text)
 #: Binary messages, smaller and quicker.
-MSGPACK = Format("MessagePack", msgspec.msgpack.Encoder().encode)
+MSGPACK = Format("MessagePack", _binary)
 
 
 class _Outline(msgspec.Struct):
@@ -182,33 +174,34 @@ class _Outline(msgspec.Struct):
     id: Any = None
 
 
-_json_outline = msgspec.json.Decoder(_Outline)
-_msgpack_outline = msgspec.msgpack.Decoder(_Outline)
+_text_outline = Json(_Outline)
+_binary_outline = MsgPack(_Outline)
 
 
-def _malformed(message: Message, error: Exception) -> Malformed:
-    what, path = split_path(str(error))
-    outline = _Outline()
-    if isinstance(error, msgspec.ValidationError):  # else it is not even JSON or MessagePack
-        try:
-            if isinstance(message, str):
-                outline = _json_outline.decode(message)
-            else:
-                outline = _msgpack_outline.decode(message)
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
-            outline = _Outline()
-    code = "unknown-type" if path == "$.type" and isinstance(outline.type, str) else "invalid"
+def _malformed(message: Message, error: InvalidMessage) -> Malformed:
+    try:
+        outline = (_text_outline if isinstance(message, str) else _binary_outline).decode(message)
+    except InvalidMessage:
+        outline = _Outline()
+    # A type that is no text is no unknown one, whatever msgspec says.
+    code = error.code if isinstance(outline.type, str) else "invalid"
+    path = None if error.path == "$" else error.path
     legible = type(outline.id) is int and 1 <= outline.id < 2**53
     call = outline.id if legible and outline.type == "call" else None
     ours = outline.id if legible and outline.type in ("result", "item", "error") else None
-    return Malformed(Error(id=call, code=code, message=what, path=path), ours)
+    return Malformed(Error(id=call, code=code, message=error.message, path=path), ours)
 
 
-_PLACE = re.compile(r"(.*) - at (`.*)", re.DOTALL)
+_anything = Json(Any)
 
 
-def split_path(text: str) -> tuple[str, str | None]:
-    """Split what msgspec says into what is wrong, and where: ``$.params.name``, or None."""
-    if place := _PLACE.fullmatch(text):
-        return place[1], place[2].replace("`", "")
-    return text, None
+def convert(value: Any, kind: Any) -> Any:
+    """Return a value of the wire as one of a type that msgspec knows.
+
+    Raises `InvalidMessage`, whose path begins at the value.
+    """
+    try:
+        # JSON has no other keys than text, and what came in MessagePack may have come from JSON.
+        return msgspec.convert(value, kind, str_keys=True)
+    except (ValueError, RecursionError) as error:
+        raise _anything.invalid(error) from None
