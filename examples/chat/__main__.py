@@ -38,24 +38,23 @@ def main(argv: list[str] | None = None) -> int:
 
 
 async def _serve(options: Options) -> int:
-    try:
-        listeners = await trioweb.open_listeners(options.port, options.host)
-    except OSError as error:
-        print(f"Cannot open port {options.port} on {options.host}: {error}", file=sys.stderr)
-        return 1
-    status = 0
+    trouble = ""
     try:
         async with trio.open_nursery() as nursery:
             signals = (signal.SIGINT, signal.SIGTERM)
-            serve = partial(serve_chat, options, listeners=listeners, signals=signals)
-            server: trioweb.Server = await nursery.start(serve)
+            server: trioweb.Server = await nursery.start(
+                partial(serve_chat, options, signals=signals)
+            )
             address = _address(options.host, server.url)
             print(f"Chat: {address}  (Ctrl-C ends it)", flush=True)
             print(f"For moderators: {address}#word={options.word}", flush=True)
-    except* trioweb.StoreFailed as failures:
-        print(f"Cannot use {options.history}: {failures.exceptions[0]}", file=sys.stderr)
-        status = 1
-    return status
+    except* OSError as failed:
+        trouble = f"Cannot open port {options.port} on {options.host}: {failed.exceptions[0]}"
+    except* trioweb.StoreFailed as failed:
+        trouble = f"Cannot keep the history in {options.history}: {failed.exceptions[0]}"
+    if trouble:
+        print(trouble, file=sys.stderr)
+    return 1 if trouble else 0
 
 
 def _address(host: str, url: str) -> str:

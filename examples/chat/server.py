@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import trio
@@ -27,11 +26,7 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:;"
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-HEADERS = [
-    ("Content-Security-Policy", POLICY),
-    ("X-Content-Type-Options", "nosniff"),
-    ("Referrer-Policy", "no-referrer"),
-]
+HEADERS = [("Content-Security-Policy", POLICY), ("Referrer-Policy", "no-referrer")]
 
 #: All that one browser may send, far above what a person can: it waits, and nothing is lost.
 GUARD = trioweb.Guard(messages=[trioweb.RateLimit(per_second=50, burst=200)])
@@ -55,7 +50,6 @@ class Options:
 async def serve_chat(
     options: Options,
     *,
-    listeners: Sequence[trio.abc.Listener[trio.abc.Stream]] | None = None,
     signals: Sequence[signal.Signals] = (),
     task_status: trio.TaskStatus[trioweb.Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -67,23 +61,20 @@ async def serve_chat(
     async with (
         SQLiteStore(options.history) as store,
         Chat(store, rooms=options.rooms, word=options.word) as chat,
-        trio.open_nursery() as nursery,
-    ):
-        serve = partial(
-            trioweb.serve,
+        trioweb.open_server(
             chat.handle,
             options.port,
             host=options.host,
-            listeners=listeners,
             authenticate=trioweb.FirstMessage(chat.check_join),
             on_request=_site(),
             guard=GUARD,
             limits=trioweb.Limits(max_message=MAX_MESSAGE),
             signals=signals,
-        )
-        server: trioweb.Server = await nursery.start(serve)
+        ) as server,
+    ):
         chat.server = server
         task_status.started(server)
+        await server.wait_drained()
 
 
 def _site() -> OnRequest:
