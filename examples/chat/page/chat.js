@@ -124,7 +124,9 @@ export class Chat extends EventTarget {
     this.#session.subscribe(`typing/${this.me}`, { onEvent: (event) => this.#typed(event) });
     this.#watch("people", this.people, ({ data }) => {
       const why = data.reason ? `: ${data.reason}` : "";
-      if (data.kicked) this.#note(this.current, `${data.kicked} was removed by ${data.by}${why}`);
+      this.#note(this.current, `${data.kicked} was removed by ${data.by}${why}`);
+      for (const users of [this.people, this.here]) users.delete(data.kicked); // the server leaves them a while to come back
+      this.#tell("people");
     });
     this.#tell("welcome");
     void this.#send();

@@ -1,8 +1,8 @@
-// How the chat looks. All that people write becomes text, never markup. What is going on is in chat.js.
+// How the chat looks, and what its buttons do. What is going on is in chat.js.
 
 import { Chat } from "./chat.js";
+import { append, bubble, face, icon, make } from "./parts.js";
 
-const SAME_GROUP = 5 * 60; // seconds between messages that stand together
 const $ = (id) => document.getElementById(id);
 const app = $("app");
 const scroll = $("scroll");
@@ -11,96 +11,16 @@ const text = $("text");
 let chat = null;
 let countdown = null;
 
-// ---- Small things ----
-
-function make(tag, className = "", content = "") {
-  const element = document.createElement(tag);
-  if (className) element.className = className;
-  if (content) element.textContent = content;
-  return element;
-}
-
-const icon = (name) => {
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  const use = document.createElementNS("http://www.w3.org/2000/svg", "use");
-  use.setAttribute("href", `#${name}`);
-  svg.append(use);
-  return svg;
-};
-
-// Each name has a colour of its own.
-function hue(name) {
-  let sum = 7;
-  for (const character of name.toLowerCase()) sum = (sum * 31 + character.codePointAt(0)) % 100_003;
-  return (sum * 137) % 360;
-}
-
-function face(name, element = make("span", "face")) {
-  const words = name.split(/[\s._-]+/).filter(Boolean);
-  const letters = words.length > 1 ? [words[0], words.at(-1)].map((word) => [...word][0]) : [...name].slice(0, 2);
-  element.textContent = letters.join("").toUpperCase();
-  element.style.setProperty("--hue", hue(name));
-  element.setAttribute("aria-hidden", "true");
-  return element;
-}
-
-const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
-const date = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric", month: "long" });
-const whole = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "medium" });
-const when = ({ at }) => new Date(at * 1000);
-
-function day(message) {
-  const days = Math.round((new Date().setHours(0, 0, 0, 0) - when(message).setHours(0, 0, 0, 0)) / 86_400_000);
-  return days === 0 ? "Today" : days === 1 ? "Yesterday" : date.format(when(message));
-}
-
-// Web addresses become links; all else stays as it was written.
-function write(element, words) {
-  for (const part of words.split(/(https?:\/\/[^\s<>"]+[^\s<>".,;:!?)\]'])/)) {
-    if (/^https?:\/\//.test(part)) {
-      element.append(Object.assign(make("a", "", part), { href: part, target: "_blank", rel: "noopener noreferrer" }));
-    } else element.append(part);
-  }
-  return element;
-}
-
 const list = (names) => new Intl.ListFormat("en").format(names);
 
 // ---- Messages ----
-
-function bubble(message, isFirst) {
-  const row = make("li", `message${message.mine ? " mine" : ""}${isFirst ? " first" : ""}`);
-  row.style.setProperty("--hue", hue(message.by));
-  if (isFirst) {
-    if (!message.mine) row.append(face(message.by));
-    const meta = make("div", "meta");
-    const time = make("time", "", clock.format(when(message)));
-    time.dateTime = when(message).toISOString();
-    meta.append(make("b", "", message.by), time);
-    row.append(meta);
-  } else row.append(make("span", "unseen", `${message.by}:`));
-  const said = make("div", "bubble");
-  said.dir = "auto";
-  said.title = whole.format(when(message));
-  row.append(write(said, message.text));
-  return row;
-}
-
-function append(message, before, firstNew) {
-  const log = $("log");
-  if (!before || day(before) !== day(message)) log.append(make("li", "day", day(message)));
-  if (message === firstNew) log.append(make("li", "new", "New"));
-  if (message.note) return log.append(make("li", "note", message.note));
-  const together = before && before.by === message.by && message.at - before.at < SAME_GROUP;
-  log.append(bubble(message, !together || message === firstNew || day(before) !== day(message)));
-}
 
 function drawLog() {
   const { messages, firstNew } = chat.current;
   const log = $("log");
   log.ariaBusy = "true";
   log.replaceChildren();
-  messages.forEach((message, at) => append(message, messages[at - 1], firstNew));
+  messages.forEach((message, at) => append(log, message, messages[at - 1], firstNew));
   log.ariaBusy = "false";
 }
 
@@ -190,7 +110,7 @@ function person([name, { moderator }]) {
   button.dataset.place = `person ${name}`;
   button.disabled = isMe;
   button.append(face(name), make("span", "label", isMe ? `${name} (you)` : name));
-  if (moderator) button.append(make("span", "tag", "moderator"));
+  if (moderator) button.append(Object.assign(make("span", "tag", "mod"), { title: "Moderator" }));
   if (!isMe) button.title = `Talk to ${name} in private`;
   button.onclick = () => go(chat.with(name));
   item.append(button);
@@ -323,9 +243,9 @@ function door(title, words, reason = "") {
 }
 
 function enter(name) {
-  chat = new Chat(name, sessionStorage.getItem("chat.word") ?? "");
+  const mine = (chat = new Chat(name, sessionStorage.getItem("chat.word") ?? ""));
   $("door").querySelector(".primary").disabled = true;
-  const on = (type, listener) => chat.addEventListener(type, ({ detail }) => listener(detail));
+  const on = (type, listener) => mine.addEventListener(type, ({ detail }) => chat === mine && listener(detail));
   on("welcome", () => {
     localStorage.setItem("chat.name", chat.me);
     sessionStorage.removeItem("chat.word");
@@ -334,8 +254,9 @@ function enter(name) {
     face(chat.me, $("own-face"));
     $("own-name").textContent = chat.me;
     text.maxLength = chat.maxText;
-    const last = sessionStorage.getItem("chat.place");
-    go(chat.conversations.get(last) ?? chat.conversations.values().next().value);
+    const last = sessionStorage.getItem("chat.place") ?? "";
+    const [first] = chat.conversations.values();
+    go(chat.conversations.get(last) ?? (last[0] === "@" && last.slice(1) !== chat.me ? chat.with(last.slice(1)) : first));
   });
   on("refused", ({ reason }) => {
     sessionStorage.removeItem("chat.word");
@@ -354,7 +275,7 @@ function enter(name) {
   on("hurry", ({ after }) => hurry(`Not so fast: the next one leaves in ${Math.ceil(after)} s.`));
   on("message", ({ conversation, message }) => {
     if (conversation !== chat.current) return;
-    staying(() => (append(message, conversation.messages.at(-2), conversation.firstNew), drawAround()));
+    staying(() => (append($("log"), message, conversation.messages.at(-2), conversation.firstNew), drawAround()));
   });
   on("reload", ({ conversation }) => {
     if (conversation !== chat.current) return;
@@ -396,6 +317,7 @@ text.onkeydown = (event) => {
 scroll.onscroll = () => ($("to-end").hidden = isAtEnd());
 $("to-end").onclick = toEnd;
 $("earlier").onclick = () => chat.earlier(chat.current);
+$("keep").onclick = () => $("kick").close();
 $("leave").onclick = () => {
   chat.leave();
   localStorage.removeItem("chat.name");
@@ -420,10 +342,15 @@ addEventListener("keydown", (event) => {
 });
 
 // The moderators' link: its word is used once, and does not stay in the address.
-if (location.hash.startsWith("#word=")) {
+function takeWord() {
+  if (!location.hash.startsWith("#word=")) return;
   sessionStorage.setItem("chat.word", location.hash.slice(6));
   history.replaceState(null, "", location.pathname);
+  if (chat) location.reload();
 }
+
+addEventListener("hashchange", takeWord);
+takeWord();
 const known = localStorage.getItem("chat.name");
 if (known) enter(known);
 else door("Chat", "Rooms and private messages of which nobody misses any.");
