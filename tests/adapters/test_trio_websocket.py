@@ -332,7 +332,10 @@ async def test_calls_both_ways_and_their_end():
         finally:
             running -= 1
 
-    back("more")(lambda peer: 100)
+    @back.method
+    def more(_peer: Peer) -> int:
+        return 100
+
     async with (
         pair() as (server, client),
         open_peer(server, methods),
