@@ -219,7 +219,7 @@ async def test_a_moderator_removes_somebody(autojump_clock: MockClock) -> None:
             assert one.ws.closed is not None
             assert one.ws.closed.code == KICKED
             assert one.ws.closed.reason.startswith("Ada: spam €€€")
-            assert trioweb.is_terminal(one.ws.closed.code)
+            assert trioweb.is_terminal(trioweb.ConnectionBroken(one.ws.closed))
         assert ada.heard[-1][1]["kicked"] == "Eve"
         assert await refused(url, join("Eve")) == (
             1008,
