@@ -430,6 +430,22 @@ async def test_the_blocks_exception_comes_out_bare(kind, autojump_clock):
                 raise ZeroDivisionError
 
 
+@on_every_kind
+async def test_methods_are_cancelled_at_the_links_end(kind, autojump_clock):
+    async with channels(kind) as (here, there, _), no_orphans():
+        async with open_peer(there, calculator()) as callee:
+            async with open_peer(here) as caller, trio.open_nursery() as nursery:
+                nursery.start_soon(caller.call, "wait")
+                await caller.notify("wait")
+                await trio.sleep(0.1)
+                assert callee.statistics().incoming == 2
+                nursery.cancel_scope.cancel()
+                await here.aclose()
+            await callee.wait_ended()
+            await wait_all_tasks_blocked()
+            assert callee.statistics().incoming == 0
+
+
 async def test_serving_ends_as_the_channel_does(autojump_clock):
     here, there = channel_pair()
     await here.aclose()

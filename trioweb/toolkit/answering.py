@@ -73,6 +73,8 @@ class Answering:
         self._limits = limits
         self._nursery = nursery
         self._calls: dict[int, _Incoming] = {}
+        #: The scopes of notifications.
+        self._notified: set[trio.CancelScope] = set()
         #: Refusals that wait for room.
         self._unsent = 0
 
@@ -154,6 +156,14 @@ class Answering:
         self._postbox.post(lambda: error, self._refusal_sent)
         if self._unsent > self._limits.refusals:
             raise ProtocolError(CloseCode.POLICY_VIOLATION, "many calls, and no answer is read")
+
+    def end(self) -> None:
+        """Cancel what runs, because the link has ended and nobody can be told."""
+        for incoming in self._calls.values():
+            incoming.over = True
+            incoming.scope.cancel()
+        for scope in self._notified:
+            scope.cancel()
 
     def leave(self) -> None:
         """Tell the callers that what runs will be cancelled, as far as there is room to."""
@@ -263,13 +273,17 @@ class Answering:
 
     async def _run_notified(self, invocation: Invocation) -> None:
         inside_method.set(True)
+        scope = trio.CancelScope()
+        self._notified.add(scope)
         try:
-            _call_hook(_unsent(await self._methods.run(invocation)))
+            with scope:
+                _call_hook(_unsent(await self._methods.run(invocation)))
         except Exception as error:  # noqa: BLE001 - it is logged there
             self._failure(invocation.method, error)
         except BaseExceptionGroup as group:
             raise self._cancelled(invocation.method, group) from None
         finally:
+            self._notified.discard(scope)
             self._tally.incoming -= 1
 
     async def _send(self, call: Call, end: _End) -> None:
