@@ -11,6 +11,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.object cimport PyObject
 from libc.errno cimport EAGAIN, EBADF, EINTR, errno
+from libc.stdlib cimport free, malloc
 from libc.string cimport memset, strerror
 
 cdef extern from "Python.h":
@@ -30,11 +31,17 @@ cdef extern from "<errno.h>" nogil:
 
 cdef extern from *:
     """
-    #define TRIOWEB_LARGE 262144
+    #define TRIOWEB_LARGE (262144 + 4096)
     static _Thread_local char trioweb_large[TRIOWEB_LARGE];
     """
     char* large "trioweb_large"
     Py_ssize_t LARGE "TRIOWEB_LARGE"
+
+cdef extern from *:
+    """
+    typedef void* volatile trioweb_pointer;
+    """
+    ctypedef void* volatile_pointer "trioweb_pointer"
 
 cdef extern from "<sys/uio.h>" nogil:
     pass
@@ -59,6 +66,8 @@ cdef enum:
     ON_STACK = 16384
     #: From here on copying takes longer than the GIL.
     LONG = 65536
+    #: Bytes of a block whose like is not given back: the largest message, and what holds it.
+    KEPT = 2097152
 
 
 cdef class SocketCalls:
@@ -106,6 +115,7 @@ cdef class SocketCalls:
         cdef Py_ssize_t size
         if max_bytes <= ON_STACK or max_bytes > LARGE:
             return self.read_nowait(max_bytes)
+        _keep_memory()
         size = self._recv(large, max_bytes)
         if size < 0:
             return None
@@ -173,6 +183,23 @@ cdef class SocketCalls:
             if count >= 0 or errno != EINTR:
                 break
         return _sent(count)
+
+
+cdef bint _keeps_memory = False
+
+
+cdef void _keep_memory() noexcept:
+    """Let glibc keep a little of what is freed.
+
+    Else it gives the memory of large messages back and asks for it anew with each read. It learns
+    that from the largest block that was ever freed.
+    """
+    global _keeps_memory
+    cdef volatile_pointer block  # else the compiler leaves both calls out
+    if not _keeps_memory:
+        _keeps_memory = True
+        block = malloc(KEPT)
+        free(<void*>block)
 
 
 cdef Py_ssize_t _sent(Py_ssize_t count) except -1:

@@ -22,10 +22,11 @@ from trioweb.protocol.deflate import Agreement
 from trioweb.types import Side
 
 try:
+    from trioweb.protocol._frame import cut as native_cut
     from trioweb.protocol._frame import frame as native_frame
     from trioweb.protocol._frame import mask as native_mask
 except ImportError:  # no compiler; no test here runs then
-    native_frame, native_mask = frames.frame, frames.mask
+    native_cut, native_frame, native_mask = frames.cut, frames.frame, frames.mask
 
 #: Every byte by itself.
 BYTES = (1,)
@@ -224,6 +225,28 @@ def test_both_write_the_same_frame_of_every_size(size):
         assert body == (data if key is None else key + native_mask(data, key))
 
 
+@given(
+    st.sampled_from([0, 1, 2, 0x41]), _payloads, st.integers(1, 40), st.booleans(), st.booleans()
+)
+@example(1, "", 1, True, True)
+@example(1, "a" * 200 + "\udfff", 10, True, True)
+@example(2, b"x" * 40, 2**62, True, True)
+def test_both_cut_the_same_frames(first, payload, most, masked, last):
+    def tokens():
+        keys = itertools.count()
+        return (lambda size: bytes(size - 1) + bytes([next(keys) & 255])) if masked else None
+
+    theirs = _outcome(frames.cut, first, payload, most, tokens(), last)
+    assert _outcome(native_cut, first, payload, most, tokens(), last) == theirs
+
+
+def test_both_refuse_to_cut_into_nothing():
+    for one in native_cut, frames.cut:
+        for most in 0, -1:
+            with pytest.raises(ValueError, match="a byte at least"):
+                one(1, "abc", most, None, True)
+
+
 class _Text(str):
     __slots__ = ()
 
@@ -251,11 +274,15 @@ def test_the_native_one_refuses_what_is_no_key_and_no_payload():
         with pytest.raises(ValueError, match="4 bytes"):
             native_frame(0x81, "x", key)
         with pytest.raises(ValueError, match="4 bytes"):
+            native_cut(1, "x", 10, {4: key}.__getitem__, True)
+        with pytest.raises(ValueError, match="4 bytes"):
             native_mask(b"x", key)
     others: list[Any] = [None, 5, bytearray(b"x"), memoryview(b"x")]
     for wrong in others:
         with pytest.raises(TypeError):
             native_frame(0x81, wrong, None)
+        with pytest.raises(TypeError):
+            native_cut(1, wrong, 10, None, True)
         with pytest.raises(TypeError):
             native_mask(wrong, MASK)
     framer = native.Framer(Side.SERVER, Limits())

@@ -30,14 +30,14 @@ export class Calls {
     return this.#all.size;
   }
 
-  // Begin a call. `options` are {timeout (ms or null), signal, repeat, window, onItem, link}; with `link` it is made
-  // on that connection, at once and past the queue. Throws what the value's format has to say, and QueueFull.
-  start(method, params, { timeout = null, signal, repeat = false, window = 0, onItem, link } = {}) {
+  // Begin a call. `options` are {timeout (ms or null), signal, repeat, window, onItem(item), onValue(result, size),
+  // link}; with `link` it is made on that connection, at once and past the queue. Throws what the value's format has to say, and QueueFull.
+  start(method, params, { timeout = null, signal, repeat = false, window = 0, onItem, onValue, link } = {}) {
     signal?.throwIfAborted();
     if (timeout !== null && !(timeout > 0)) throw new RangeError("timeout: milliseconds above 0, or null");
     if (!link && this.#all.size >= this.#most) throw new QueueFull(`${this.#most} calls are under way`);
     const written = params === null || params === undefined ? null : new Written(this.#format, params);
-    const call = new Call(this, { method, params: written, timeout, signal, repeat, window, onItem });
+    const call = new Call(this, { method, params: written, timeout, signal, repeat, window, onItem, onValue });
     this.#all.add(call);
     call.result.catch(() => {}); // whoever waits for it hears it nevertheless
     if (link) link.send(call.write());
@@ -132,19 +132,21 @@ class Call {
   #signal;
   #onAbort;
   #onItem;
+  #onValue;
   #resolve;
   #reject;
   #isOver = false;
   id = 0;
   received = 0; // bytes of the last message about it
 
-  constructor(calls, { method, params, timeout, signal, repeat, window, onItem }) {
+  constructor(calls, { method, params, timeout, signal, repeat, window, onItem, onValue }) {
     this.#calls = calls;
     this.#message = { type: "call", method, params, window };
     this.repeats = repeat !== false;
     if (this.repeats) this.#message.key = typeof repeat === "string" ? repeat : randomKey();
     this.size = OVERHEAD + method.length + (params?.data.length ?? 0);
     this.#onItem = onItem;
+    this.#onValue = onValue;
     this.result = new Promise((resolve, reject) => {
       this.#resolve = resolve;
       this.#reject = reject;
@@ -185,7 +187,13 @@ class Call {
   }
 
   succeed(value) {
-    if (this.#finish(true)) this.#resolve(value);
+    if (!this.#finish(true)) return;
+    try {
+      this.#onValue?.(value, this.received);
+      this.#resolve(value);
+    } catch (error) {
+      this.#reject(error);
+    }
   }
 
   // What the peer has not answered itself makes it end what it runs.

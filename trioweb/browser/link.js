@@ -10,6 +10,7 @@ export class Link {
   #heardAt = 0;
   #probe = null; // {buffered, due} while we wait for an answer
   #over = false;
+  isReady = false; // for messages: what introduces us has been sent
 
   // `options` are {connectTimeout, heartbeat: {interval, timeout} or null}, in ms, and what to call:
   // onOpen(), onMessage(data), onProbe(), onEnd({code, reason, openFor}).

@@ -89,10 +89,22 @@ export class Outbox {
     return true;
   }
 
-  // From now on messages leave by this connection.
+  // From now on messages leave by this connection, as soon as it is ready for them.
   open(link) {
     this.#link = link;
-    this.#flush();
+  }
+
+  // Send what there is room for.
+  flush() {
+    clearTimeout(this.#timer);
+    this.#timer = null;
+    for (const entry of this.#entries) {
+      if (!this.#hasRoom()) break;
+      this.remove(entry);
+      this.#send(entry);
+    }
+    this.#lookAgain();
+    if (this.#isClear()) this.#wake();
   }
 
   // The connection is gone, and its answers with it.
@@ -118,7 +130,8 @@ export class Outbox {
   }
 
   #hasRoom() {
-    return this.#link !== null && this.#link.isOpen && this.#link.buffered < SOCKET_BYTES;
+    const link = this.#link;
+    return link !== null && link.isReady && link.isOpen && link.buffered < SOCKET_BYTES;
   }
 
   #isFull(size) {
@@ -150,20 +163,9 @@ export class Outbox {
     this.#link.send(entry.write());
   }
 
-  #flush() {
-    this.#timer = null;
-    for (const entry of this.#entries) {
-      if (!this.#hasRoom()) break;
-      this.remove(entry);
-      this.#send(entry);
-    }
-    this.#lookAgain();
-    if (this.#isClear()) this.#wake();
-  }
-
   #lookAgain() {
     const waits = this.#entries.size > 0 || this.#waiters.length > 0;
-    if (waits && this.#link !== null) this.#timer ??= setTimeout(() => this.#flush(), LOOK_AGAIN);
+    if (waits && this.#link !== null) this.#timer ??= setTimeout(() => this.flush(), LOOK_AGAIN);
   }
 
   #wake() {

@@ -212,7 +212,7 @@ export class Session extends EventTarget {
     const link = new Link(ws, {
       connectTimeout,
       heartbeat,
-      onOpen: () => void this.#opened(link),
+      onOpen: () => this.#opened(link),
       onMessage: (data) => this.#receive(data),
       onProbe: () => this.#calls.start("ping", null, { link, timeout: heartbeat.timeout }),
       onEnd: (close) => link === this.#link && this.#ended(close),
@@ -220,22 +220,33 @@ export class Session extends EventTarget {
     this.#link = link;
   }
 
-  async #opened(link) {
+  #opened(link) {
     this.#malformed = 0;
     this.#counts.connections++;
+    this.#calls.open(link);
+    this.#answers.open(link);
+    this.#outbox.open(link);
+    if (this.#options.first) void this.#introduce(link);
+    else this.#begin(link);
+  }
+
+  async #introduce(link) {
     try {
-      const first = await this.#options.first?.();
+      const first = await this.#options.first();
       if (!link.isOpen) return;
       if (first !== undefined && first !== null) link.send(first);
     } catch (error) {
       this.#options.onError(error);
       return link.close(4000, "no first message");
     }
-    this.#calls.open(link);
-    this.#answers.open(link);
+    this.#begin(link);
+  }
+
+  #begin(link) {
+    link.isReady = true;
     // Before all that waits in the queue: an answer may be about what is published on a topic.
     this.#topics.open(link);
-    this.#outbox.open(link);
+    this.#outbox.flush();
     this.#enter("open");
   }
 

@@ -14,7 +14,7 @@ const FINAL = new Set(["forbidden", "unauthorized"]);
 const GAP_SIZE = 100;
 
 export class Subscription extends EventTarget {
-  #host; // {call(method, params, link) -> {answer, size}, left(subscription), report(error)}
+  #host; // {call(method, params, link, onValue(answer, size)), left(subscription), report(error)}
   #feed;
   #recover;
   #position;
@@ -99,11 +99,13 @@ export class Subscription extends EventTarget {
     if (this.#recover === "latest") params.recover = "latest";
     else if (this.#position) params.limit = Math.max(this.#feed.room, 1);
     try {
-      const { answer, size } = await this.#host.call("subscribe", params, link);
-      if (this.isOver) return;
-      this.#link = link;
-      this.#retries.ended(0);
-      this.#answered(answer, size);
+      // Not behind the promise: the first event may come in the same breath as the answer.
+      await this.#host.call("subscribe", params, link, (answer, size) => {
+        if (this.isOver) return;
+        this.#link = link;
+        this.#retries.ended(0);
+        this.#answered(answer, size);
+      });
     } catch (error) {
       this.#refused(link, error);
     }
@@ -147,7 +149,7 @@ export class Subscription extends EventTarget {
   gap({ missed }) {
     if (!this.#link) return;
     if (this.#position) this.#fallBehind();
-    else if (this.#recover === "all") this.#lose(missed || null); // 0: the server does not know
+    else if (this.#recover === "all") this.#lose(missed);
   }
 
   presence(kind, { user, info = null }) {
@@ -174,7 +176,7 @@ export class Subscription extends EventTarget {
       this.#position = position;
       this.#lose(null);
     }
-    this.position ??= this.#position;
+    if (events.length === 0) this.position ??= this.#position;
     this.#ready.resolve();
     this.#tell("subscribed", { topic: this.topic, recovered, position });
   }
@@ -212,8 +214,9 @@ export class Subscription extends EventTarget {
     }
   }
 
-  // Say that events are lost, here in their order; `missed` is null if nobody knows how many.
-  #lose(missed) {
+  // Say that events are lost, here in their order; `count` is null or 0 if nobody knows how many.
+  #lose(count) {
+    const missed = count || null;
     this.missed += missed ?? 0;
     const { last } = this.#feed;
     if (last?.type === "gap") {
@@ -240,11 +243,12 @@ export class Subscription extends EventTarget {
     if (this.#recover === "latest") params.limit = 1;
     else Object.assign(params, { position: this.#position, limit: this.#feed.room });
     try {
-      const { answer, size } = await this.#host.call("history", params, link);
-      if (this.#link !== link) return;
-      this.#isFetching = false;
-      this.#retries.ended(0);
-      this.#fetched(answer, size);
+      await this.#host.call("history", params, link, (answer, size) => {
+        if (this.#link !== link) return;
+        this.#isFetching = false;
+        this.#retries.ended(0);
+        this.#fetched(answer, size);
+      });
     } catch (error) {
       if (this.#link === link) this.#unfetched(error);
     }

@@ -24,10 +24,8 @@ export class Topics {
   subscribe(topic, options) {
     if (this.#all.has(topic)) throw new RangeError(`there is a subscription to ${topic} already`);
     const host = {
-      call: async (method, params, link) => {
-        const call = this.#calls.start(method, params, { link, timeout: this.#timeout });
-        return { answer: await call.result, size: call.received };
-      },
+      call: (method, params, link, onValue) =>
+        this.#calls.start(method, params, { link, timeout: this.#timeout, onValue }).result,
       left: (subscription) => this.#left(subscription),
       report: this.#report,
     };

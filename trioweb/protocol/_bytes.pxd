@@ -25,6 +25,9 @@ cdef extern from "Python.h":
     Py_buffer* PyMemoryView_GET_BUFFER(object) noexcept
     int PyBuffer_IsContiguous(Py_buffer*, char)
     object PyUnicode_New(Py_ssize_t, Py_UCS4)
+    PyObject* new_text "PyUnicode_New"(Py_ssize_t, Py_UCS4) except NULL
+    int resize_text "PyUnicode_Resize"(PyObject**, Py_ssize_t) except -1
+    char* text_at "PyUnicode_DATA"(PyObject*) noexcept
     void* PyUnicode_DATA(object) noexcept
     bint PyUnicode_IS_COMPACT_ASCII(object) noexcept
     object PyUnicode_DecodeUTF8(const char*, Py_ssize_t, const char*)

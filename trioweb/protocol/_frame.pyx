@@ -16,6 +16,8 @@ from ._bytes cimport (
 )
 
 cdef enum:
+    CONTINUATION = 0
+    FIN = 0x80
     MASKED = 0x80
 
 
@@ -47,12 +49,8 @@ cpdef bytes head(int first, Py_ssize_t size):
 
 cpdef bytes frame(int first, object payload, bytes key):
     """Encode a frame that begins with the byte ``first``, masked if there is a key."""
-    cdef uint8_t[10] start
     cdef const uint8_t* data
     cdef Py_ssize_t size
-    cdef int length
-    cdef uint8_t* to
-    cdef uint32_t word = 0
     if PyUnicode_Check(payload):
         if PyUnicode_IS_COMPACT_ASCII(payload):
             data = <const uint8_t*>PyUnicode_DATA(payload)
@@ -66,6 +64,14 @@ cpdef bytes frame(int first, object payload, bytes key):
         size = PyBytes_GET_SIZE(payload)
     else:
         raise TypeError("the payload of a frame is str or bytes")
+    return _frame(first, data, size, key)
+
+
+cdef bytes _frame(int first, const uint8_t* data, Py_ssize_t size, bytes key):
+    cdef uint8_t[10] start
+    cdef int length
+    cdef uint8_t* to
+    cdef uint32_t word = 0
     length = _put_head(start, first, size, key is not None)
     if key is None:
         out = PyBytes_FromStringAndSize(NULL, length + size)
@@ -81,6 +87,35 @@ cpdef bytes frame(int first, object payload, bytes key):
         mask_into(to + length + 4, data, size, word)
     memcpy(to, start, length)
     return out
+
+
+def cut(int first, object payload, Py_ssize_t most, object token_bytes, bint last):
+    """Encode a payload as frames of at most so many bytes of it, each from where it lies."""
+    cdef const uint8_t* data
+    cdef Py_ssize_t size, here, at = 0
+    cdef int fin
+    cdef list frames = []
+    if most < 1:
+        raise ValueError("a frame holds a byte at least")
+    if PyUnicode_Check(payload) and not PyUnicode_IS_COMPACT_ASCII(payload):
+        payload = PyUnicode_AsUTF8String(payload)
+    if PyUnicode_Check(payload):
+        data = <const uint8_t*>PyUnicode_DATA(payload)
+        size = PyUnicode_GET_LENGTH(payload)
+    elif isinstance(payload, bytes):
+        data = <const uint8_t*>PyBytes_AS_STRING(payload)
+        size = PyBytes_GET_SIZE(payload)
+    else:
+        raise TypeError("the payload of a frame is str or bytes")
+    while True:
+        here = min(most, size - at)
+        fin = FIN if last and at + here == size else 0
+        key = None if token_bytes is None else token_bytes(4)
+        frames.append(_frame(first | fin, data + at, here, key))
+        at += here
+        if at == size:
+            return frames
+        first = CONTINUATION
 
 
 def mask(bytes data not None, bytes key not None):

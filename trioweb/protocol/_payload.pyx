@@ -8,14 +8,15 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy
 
 from ._bytes cimport (
-    PyUnicode_DATA,
     PyUnicode_DecodeUTF8,
-    PyUnicode_New,
     bytes_at,
     is_ascii,
     mask_into,
     new_bytes,
+    new_text,
     resize_bytes,
+    resize_text,
+    text_at,
     whole_characters,
 )
 
@@ -31,11 +32,14 @@ cdef class Payload:
     """What has come of a message, and is not passed on."""
 
     def __cinit__(self):
-        self._bytes = NULL
+        self._memory = NULL
         self._is_ascii = True
 
     def __dealloc__(self):
-        Py_XDECREF(self._bytes)
+        Py_XDECREF(self._memory)
+
+    cdef uint8_t* _data(self) noexcept:
+        return <uint8_t*>(text_at(self._memory) if self._is_str else bytes_at(self._memory))
 
     cdef int reserve(self, Py_ssize_t more, Py_ssize_t still_to_come) except -1:
         """Make room for so many bytes; for all of a frame if much of the message has come."""
@@ -47,22 +51,28 @@ cdef class Payload:
             room = min(self.size + still_to_come, ROOM * needed)
         elif self.size:
             room = needed + needed // 2
-        if self._bytes == NULL:
-            self._bytes = new_bytes(NULL, room)
+        if self._memory == NULL:
+            self._memory = new_text(room, 127) if self.is_text else new_bytes(NULL, room)
+            self._is_str = self.is_text
         else:
             try:
-                resize_bytes(&self._bytes, room)
+                self._resize(room)
             except MemoryError:
-                self.forget()  # it is gone
+                self.forget()  # bytes are gone
                 raise
         self._room = room
         return 0
+
+    cdef int _resize(self, Py_ssize_t room) except -1:
+        if self._is_str:
+            return resize_text(&self._memory, room)
+        return resize_bytes(&self._memory, room)
 
     cdef int add_masked(self, const uint8_t* data, Py_ssize_t size, uint32_t key) except -1:
         """Unmask bytes into the room that is reserved for them."""
         if size > self._room - self.size:
             raise SystemError("more than there is room for")
-        if not is_ascii(mask_into(<uint8_t*>bytes_at(self._bytes) + self.size, data, size, key)):
+        if not is_ascii(mask_into(self._data() + self.size, data, size, key)):
             self._is_ascii = False
         self.size += size
         return 0
@@ -71,10 +81,8 @@ cdef class Payload:
         """Add bytes as they are."""
         cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
         if size:
-            self._is_ascii = False  # nobody has looked
             self.reserve(size, 0)
-            memcpy(bytes_at(self._bytes) + self.size, PyBytes_AS_STRING(data), size)
-            self.size += size
+            self.add_masked(<const uint8_t*>PyBytes_AS_STRING(data), size, 0)
         return 0
 
     cdef bint check(self, bint last) except -1:
@@ -82,7 +90,7 @@ cdef class Payload:
         if not self.is_text or self._is_ascii or not self.size:
             self.valid = self.size
             return True
-        self.valid = whole_characters(<uint8_t*>bytes_at(self._bytes), self.valid, self.size)
+        self.valid = whole_characters(self._data(), self.valid, self.size)
         return self.valid == self.size or (self.valid >= 0 and not last)
 
     cdef object take(self):
@@ -92,32 +100,25 @@ cdef class Payload:
         cdef uint8_t* data
         if not self.valid:
             return "" if self.is_text else b""
-        data = <uint8_t*>bytes_at(self._bytes)
-        if self.is_text:
-            if self._is_ascii:
-                taken = PyUnicode_New(self.valid, 127)
-                memcpy(PyUnicode_DATA(taken), data, self.valid)
-            else:
+        data = self._data()
+        memcpy(tail, data + self.valid, rest)  # at most three bytes of a character
+        try:
+            if self.is_text and not self._is_ascii:
                 taken = PyUnicode_DecodeUTF8(<const char*>data, self.valid, NULL)
-            memcpy(tail, data + self.valid, rest)  # at most three bytes of a character
+            else:
+                self._resize(self.valid)
+                taken = <object>self._memory
+        finally:
             self.forget()
-        else:
-            try:
-                resize_bytes(&self._bytes, self.valid)
-                taken = <object>self._bytes
-            finally:
-                self.forget()
         if rest:
             self.reserve(rest, 0)
-            memcpy(bytes_at(self._bytes), tail, rest)
-            self.size = rest
-            self._is_ascii = False
+            self.add_masked(tail, rest, 0)
         return taken
 
     cdef void forget(self) noexcept:
         """Forget all of it."""
-        cdef PyObject* payload = self._bytes
-        self._bytes = NULL
+        cdef PyObject* payload = self._memory
+        self._memory = NULL
         self._room = self.size = self.valid = 0
         self._is_ascii = True
         Py_XDECREF(payload)

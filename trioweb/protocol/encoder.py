@@ -11,14 +11,10 @@ from collections.abc import Callable
 
 from ..types import Close, CloseCode, Message, Side
 from .deflate import Deflater, Setting
-from .framer import frame
+from .framer import cut, frame
 from .frames import FIN, RSV1, Opcode
 
 __all__ = ["Encoder", "Pieces", "Shared"]
-
-
-_TEXT = FIN | Opcode.TEXT
-_BINARY = FIN | Opcode.BINARY
 
 
 class Encoder:
@@ -29,7 +25,7 @@ class Encoder:
     text (RFC 6455, 5.6).
     """
 
-    __slots__ = ("_deflater", "_mask", "_token_bytes", "fragment")
+    __slots__ = ("_deflater", "_masks", "fragment")
 
     def __init__(
         self,
@@ -38,20 +34,18 @@ class Encoder:
         token_bytes: Callable[[int], bytes] = secrets.token_bytes,
         deflater: Deflater | None = None,
     ) -> None:
-        self.fragment = fragment
-        self._mask = side is Side.CLIENT
-        self._token_bytes = token_bytes
+        self.fragment = int(min(fragment, 2**62))
+        #: Where masks come from; None: frames are not masked.
+        self._masks = token_bytes if side is Side.CLIENT else None
         self._deflater = deflater
 
     def message(self, message: Message, compress: bool | None = None) -> list[bytes]:
         """Encode a message; ``compress`` None leaves that to its size."""
+        if self._deflater is None:
+            opcode = Opcode.TEXT if isinstance(message, str) else Opcode.BINARY
+            return self._cut(opcode, message, last=True)
         first, data = _payload(message)
-        packed = None
-        if self._deflater is not None:
-            packed = self._deflater.pack(data, compress)
-        elif len(data) <= self.fragment:
-            return [self._frame(first, data)]
-        return self._whole(first, data, packed)
+        return self._whole(first, data, self._deflater.pack(data, compress))
 
     @property
     def plain(self) -> tuple[int, Callable[[int], bytes] | None]:
@@ -59,7 +53,7 @@ class Encoder:
         most = self.fragment
         if self._deflater is not None:
             most = min(most, self._deflater.setting.threshold - 1)
-        return int(min(most, 2**62)), self._token_bytes if self._mask else None
+        return most, self._masks
 
     def shared(self, message: Shared) -> list[bytes]:
         """Encode a message for many, or return what others with the same setting are sent.
@@ -67,7 +61,7 @@ class Encoder:
         A client's frames are masked each anew (RFC 6455, 5.3), and so are never shared.
         """
         packed = None if self._deflater is None else message.packed(self._deflater.setting)
-        if self._mask:
+        if self._masks is not None:
             return self._whole(message.first, message.data, packed)
         key = self.fragment, packed
         frames = message.frames.get(key)
@@ -104,22 +98,14 @@ class Encoder:
     def _whole(self, first: int, data: bytes, packed: bytes | None) -> list[bytes]:
         if packed is not None:
             first, data = first | RSV1, packed
-        if len(data) <= self.fragment:
-            return [self._frame(first, data)]
-        return self._cut(first & ~FIN, data, last=True)
+        return self._cut(first, data, last=True)
 
-    def _cut(self, first: int, data: bytes, *, last: bool) -> list[bytes]:
+    def _cut(self, first: int, data: Message, *, last: bool) -> list[bytes]:
         """Encode data as frames, the first of which begins with the byte ``first``."""
-        frames: list[bytes] = []
-        for at in range(0, len(data) or 1, self.fragment):
-            fin = FIN if last and at + self.fragment >= len(data) else 0
-            frames.append(self._frame(first | fin, data[at : at + self.fragment]))
-            first = Opcode.CONTINUATION
-        return frames
+        return cut(first, data, self.fragment, self._masks, last)
 
     def _frame(self, first: int, data: bytes) -> bytes:
-        # A fresh key that nobody can foresee for every frame (RFC 6455, 5.3 and 10.3).
-        return frame(first, data, self._token_bytes(4) if self._mask else None)
+        return frame(first, data, None if self._masks is None else self._masks(4))
 
 
 class Pieces:
@@ -168,4 +154,6 @@ class Shared:
 
 
 def _payload(message: Message) -> tuple[int, bytes]:
-    return (_TEXT, message.encode()) if isinstance(message, str) else (_BINARY, message)
+    if isinstance(message, str):
+        return Opcode.TEXT, message.encode()
+    return Opcode.BINARY, message

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Literal
 
-__all__ = ["Framer", "frame", "framer", "mask"]
+__all__ = ["Framer", "cut", "frame", "framer", "mask"]
 
 
 def _is_native() -> bool:
@@ -24,10 +24,10 @@ def _is_native() -> bool:
 
 _NATIVE = _is_native()
 if TYPE_CHECKING or not _NATIVE:
-    from .frames import frame, mask
+    from .frames import cut, frame, mask
     from .pure import Framer
 else:
-    from ._frame import frame, mask
+    from ._frame import cut, frame, mask
     from ._framer import Framer
 
 

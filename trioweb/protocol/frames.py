@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -23,6 +24,7 @@ __all__ = [
     "ControlFrame",
     "Opcode",
     "Pause",
+    "cut",
     "frame",
     "mask",
 ]
@@ -77,6 +79,30 @@ def frame(first: int, payload: Message, key: bytes | None) -> bytes:
     else:
         head = struct.pack("!BBQ", first, masked | 127, length)
     return head + data if key is None else b"".join((head, key, mask(data, key)))
+
+
+def cut(
+    first: int,
+    payload: Message,
+    most: int,
+    token_bytes: Callable[[int], bytes] | None,
+    last: bool,
+) -> list[bytes]:
+    """Encode a payload as frames of at most so many bytes of it; ``first`` is without FIN.
+
+    ``token_bytes`` gives each a fresh key that nobody can foresee (RFC 6455, 5.3 and 10.3), and
+    the ``last`` ends the message.
+    """
+    if most < 1:
+        raise ValueError("a frame holds a byte at least")
+    data = payload.encode() if isinstance(payload, str) else payload
+    frames: list[bytes] = []
+    for at in range(0, len(data) or 1, most):
+        fin = FIN if last and at + most >= len(data) else 0
+        key = None if token_bytes is None else token_bytes(4)
+        frames.append(frame(first | fin, data[at : at + most], key))
+        first = Opcode.CONTINUATION
+    return frames
 
 
 def mask(data: bytes, key: bytes) -> bytes:

@@ -113,10 +113,14 @@ class Server {
     }
   }
 
-  // Let so many messages arrive.
-  async deliver(count) {
+  // Let so many messages arrive, each by itself or all in one breath.
+  async deliver(count, isBurst = false) {
     const { socket } = this;
-    while (count-- > 0 && this.network.length > 0 && socket === latest()) await socket.say(this.network.shift());
+    while (count-- > 0 && this.network.length > 0 && socket === latest()) {
+      socket.onmessage?.({ data: JSON.stringify(this.network.shift()) });
+      if (!isBurst) await settle();
+    }
+    await settle();
   }
 }
 
@@ -140,7 +144,7 @@ async function live(seed, { kept = Infinity, isStable = true }) {
     for (let n = random() * 6; n > 0; n--) server.send(likely(0.1));
     if (likely(0.3)) server.tellGap();
     if (likely(0.8)) await server.serve();
-    await server.deliver(Math.floor(random() * 6));
+    await server.deliver(Math.floor(random() * 6), likely(0.5));
     if (likely(0.6)) for (let n = random() * 8; n > 0; n--, await settle()) read();
     if (likely(0.05)) await latest().end(1006);
     if (!isStable && likely(0.03)) server.beginAnew();

@@ -338,6 +338,23 @@ test("what is put into the queue of a socket that is closing waits for the next 
   assert.deepEqual(socket.sent, []);
 });
 
+test("a server that speaks at once is answered, behind the first message", async () => {
+  const { socket } = await begin({ isOpen: false });
+  socket.readyState = 1;
+  socket.onopen();
+  socket.onmessage({ data: '{"type":"call","id":1,"method":"ping"}' });
+  assert.deepEqual(socket.takeOne(), { type: "result", id: 1 });
+  let release;
+  const other = await begin({ isOpen: false, first: () => new Promise((done) => (release = done)) });
+  await other.socket.open();
+  await other.socket.say({ type: "call", id: 1, method: "ping" });
+  await clock.advance(50);
+  assert.deepEqual(other.socket.sent, []);
+  release("a token");
+  await clock.advance(50);
+  assert.deepEqual(other.socket.sent, ["a token", '{"type":"result","id":1}']);
+});
+
 test("a first message that cannot be had is a failed attempt", async () => {
   const { session, socket, errors } = await begin({ first: () => Promise.reject(new Error("no token")) });
   assert.deepEqual(socket.closed, { code: 4000, reason: "no first message" });

@@ -322,6 +322,24 @@ test("presence, history and publications", async () => {
   assert.deepEqual(await position, at(11));
 });
 
+test("the first event may come in the same breath as the answer", async () => {
+  const { session, socket } = await begin();
+  const subscription = session.subscribe("news");
+  await settle();
+  const { id } = socket.takeOne();
+  for (const message of [{ type: "result", id, value: { position: at(10) } }, event(11), event(13), event(14)]) {
+    socket.onmessage({ data: JSON.stringify(message) });
+  }
+  const { id: history } = socket.takeOne({ method: "history" });
+  const value = { position: at(13), recovered: true, events: inAnswer(12, 13) };
+  for (const message of [{ type: "result", id: history, value }, event(14), event(15)]) {
+    socket.onmessage({ data: JSON.stringify(message) });
+  }
+  await settle();
+  await answer("history", { position: at(15), recovered: true, events: inAnswer(14, 15) });
+  assert.deepEqual(await take(subscription, 5), ["n11", "n12", "n13", "n14", "n15"]);
+});
+
 test("a link that breaks before the answer to a subscription", async () => {
   const { session, socket } = await begin();
   const subscription = session.subscribe("news");
