@@ -8,6 +8,7 @@ import math
 import pytest
 
 from trioweb.config import (
+    CallLimits,
     Heartbeat,
     Limits,
     LinkLimits,
@@ -17,7 +18,7 @@ from trioweb.config import (
     Timeouts,
 )
 
-OPTIONS = [Limits, Timeouts, Heartbeat, LinkLimits, Retention]
+OPTIONS = [CallLimits, Limits, Timeouts, Heartbeat, LinkLimits, Retention]
 FIELDS = [(kind, field.name) for kind in OPTIONS for field in dataclasses.fields(kind)]
 
 

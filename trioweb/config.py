@@ -213,7 +213,7 @@ class CallLimits:
     #: at 160 items a second; a stream that needs more asks for it.
     window: int = 16
     #: Answers to calls that were not taken ("busy", "unknown-method") and to malformed messages
-    #: that wait for a peer that reads nothing; above it the link closes with 1008.
+    #: that wait for a peer that reads nothing; above it the link closes with 1013.
     refusals: int = 1024
     #: Malformed messages that are borne and answered; above it the link closes with 1007.
     malformed: int = 16

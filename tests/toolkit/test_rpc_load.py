@@ -97,13 +97,13 @@ async def test_ten_thousand_calls_at_once_keep_within_the_bounds(kind, autojump_
 
 
 @on_every_kind
-async def test_ten_thousand_calls_that_are_cancelled_leave_nothing(kind, autojump_clock):
+async def test_thousands_of_calls_that_are_cancelled_leave_nothing(kind, autojump_clock):
     watch = Watch()
     async with open_peers(kind, watch.methods) as (caller, callee, _):
         idle = len(tasks())
         with trio.move_on_after(5.5):
             async with trio.open_nursery() as nursery:
-                for number in range(10_000):
+                for number in range(2000):
                     params = {"number": number, "seconds": number % 4 or 1e9}
                     call = partial(caller.call, timeout=2.5 if number % 3 else None)
                     nursery.start_soon(quietly, call, "work", params)
@@ -225,7 +225,7 @@ async def test_a_flood_of_calls_without_reading_closes_the_link(autojump_clock):
                 with suppress(trio.BrokenResourceError):
                     for id_ in range(1, 100_000):
                         await client.send(JSON.encode(Call(id_, "work", {"number": id_})))
-            assert (server.closed.code, server.closed.by_peer) == (1008, False)
+            assert (server.closed.code, server.closed.by_peer) == (1013, False)
             assert watch.running == 0
             assert watch.most == 256
 

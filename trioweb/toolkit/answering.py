@@ -155,7 +155,7 @@ class Answering:
         self._unsent += 1
         self._postbox.post(lambda: error, self._refusal_sent)
         if self._unsent > self._limits.refusals:
-            raise ProtocolError(CloseCode.POLICY_VIOLATION, "many calls, and no answer is read")
+            raise ProtocolError(CloseCode.TRY_AGAIN_LATER, "many calls, and no answer is read")
 
     def end(self) -> None:
         """Cancel what runs, because the link has ended and nobody can be told."""

@@ -79,7 +79,7 @@ async def open_peer(
     the calls of other tasks fail with `CallLost`. At the link's end the same happens, and the block
     goes on until its own. The channel stays the caller's, but for a peer that breaks the protocol:
     after `CallLimits.malformed` messages it is closed with 1007, after `CallLimits.refusals`
-    calls whose answers are not read with 1008. The block's exception comes out as it is.
+    calls whose answers are not read with 1013. The block's exception comes out as it is.
     """
     async with _linked(channel, principal) as link, OwnNursery() as nursery:
         reader = _Reader(link, methods or Methods(), format, limits, on_event, nursery)
