@@ -230,6 +230,33 @@ async def test_a_flood_of_calls_without_reading_closes_the_link(autojump_clock):
             assert watch.most == 256
 
 
+async def test_calls_that_were_given_up_and_do_not_end_are_bounded(autojump_clock):
+    methods = Methods()
+    most = 0
+
+    @methods.method
+    async def stubborn(peer: Peer) -> None:
+        nonlocal most
+        most = max(most, peer.statistics().incoming)
+        with trio.CancelScope(shield=True):
+            await trio.sleep(5)
+
+    limits = CallLimits(incoming=3)
+    async with open_stranger(methods=methods, limits=limits) as (stranger, peer):
+        for id_ in range(1, 100):
+            await stranger.say(Call(id_, "stubborn"), Cancel(id_))
+            if id_ > 6:
+                error = await stranger.hear()
+                assert (error.id, error.code) == (id_, "busy")
+        assert most == peer.statistics().incoming == 6
+        await trio.sleep(6)
+        await stranger.say(*[Call(id_, "stubborn") for id_ in range(201, 205)])
+        error = await stranger.hear()
+        assert (error.id, error.code) == (204, "busy")
+        assert {(await stranger.hear()).id for _ in range(3)} == {201, 202, 203}
+        assert peer.statistics().incoming == 0
+
+
 async def test_malformed_messages_are_borne_and_then_close_the_link(autojump_clock):
     with guard():
         async with channels("websocket") as (client, server, _), no_orphans():
