@@ -23,7 +23,7 @@ from .node import HubStatistics, Node
 from .presence import Presence
 from .publication import unpack
 from .resume import Recover, browse
-from .rpc import Methods, Peer, Reply
+from .rpc import Methods, Once, Peer, Reply
 from .wire import Count
 
 __all__ = ["Action", "Authorise", "Hub", "HubStatistics", "Identify"]
@@ -49,7 +49,7 @@ class _Event(msgspec.Struct, frozen=True, omit_defaults=True):
 class _Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     """The result of ``subscribe`` and of ``history``."""
 
-    position: Position | None = None
+    position: Position | None
     recovered: bool | None = None
     events: tuple[_Event, ...] = ()
 
@@ -84,8 +84,9 @@ class Hub:
     is None is not seen. A user who leaves is gone after ``grace`` seconds (`Presence`).
 
     A hub serves the methods ``subscribe``, ``unsubscribe``, ``publish``, ``history`` and
-    ``presence`` (:doc:`/reference/wire`) to all peers that have its `methods`. A subscription ends
-    with the peer's link. A topic that nobody subscribes to costs nothing here.
+    ``presence`` (:doc:`/reference/wire`) to all peers that have its `methods`. A publication that is
+    repeated with its key is published once. A subscription ends with the peer's link. A topic
+    that nobody subscribes to costs nothing here.
     """
 
     def __init__(
@@ -117,13 +118,15 @@ class Hub:
             on_leave=partial(self._tell_presence, "leave"),
         )
         self._stack = AsyncExitStack()
+        self._once = Once()
         #: What peers may call, to be given to `serve_peer`; or see `register`.
-        self.methods = Methods()
+        self.methods = Methods(once=self._once)
         self.register(self.methods)
 
     async def __aenter__(self) -> Self:
         await self._stack.enter_async_context(self._node)
         await self._stack.enter_async_context(self._presence)
+        await self._stack.enter_async_context(self._once)
         return self
 
     async def __aexit__(
@@ -208,7 +211,7 @@ class Hub:
             recover,
             self._limits.answer_events if limit is None else limit,
         )
-        answer = _Answer()
+        answer = _Answer(None)
         if recovery is not None:
             events = _events(recovery.entries)
             answer = _Answer(recovery.position, recovery.recovered, events)
