@@ -84,8 +84,8 @@ class Hub:
     is None is not seen. A user who leaves is gone after ``grace`` seconds (`Presence`).
 
     A hub serves the methods ``subscribe``, ``unsubscribe``, ``publish``, ``history`` and
-    ``presence`` (:doc:`/reference/wire`) to all peers that have its `methods`. A publication that is
-    repeated with its key is published once. A subscription ends with the peer's link. A topic
+    ``presence`` (:doc:`/reference/wire`) to all peers that have its `methods`. A publication that
+    is repeated with its key is published once. A subscription ends with the peer's link. A topic
     that nobody subscribes to costs nothing here.
     """
 
