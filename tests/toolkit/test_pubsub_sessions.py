@@ -12,7 +12,7 @@ from trioweb.testing import HalfOpen, Reset, Stall, VirtualNetwork
 from trioweb.testing.scheduling import run
 from trioweb.toolkit.attach import attach
 from trioweb.toolkit.pubsub import Hub
-from trioweb.toolkit.rpc import MSGPACK, serve_peer
+from trioweb.toolkit.rpc import MSGPACK, Event, serve_peer
 from trioweb.toolkit.session import open_session
 
 TOPICS = {"*": TopicOptions(history=Retention(max_entries=10_000, max_age=10**6))}
@@ -52,7 +52,8 @@ async def converse(seed: int) -> None:
                     ):
                         started[name].set()
                         async for item in subscription:
-                            heard[name].append(item.data["n"])  # a Missed has none
+                            assert isinstance(item, Event), item
+                            heard[name].append(item.data["n"])
                             if len(heard[name]) % 50 == 0:
                                 await trio.sleep(2)  # slow, now and then
                             if len(heard[name]) == COUNT:
