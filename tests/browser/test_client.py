@@ -27,7 +27,7 @@ class Server:
         self.port = free_port()
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "tests.browser.wire_server", str(self.port)]
+        command = [sys.executable, "-m", "tests.browser.topics_server", str(self.port)]
         self._process = subprocess.Popen(
             [*command, str(self._file)], cwd=ROOT, stdout=subprocess.PIPE, text=True
         )
@@ -69,12 +69,13 @@ def test_calls_both_ways(server: Server, visitors: Visitors, format_: str) -> No
     statistics = seen.pop("statistics")
     assert seen == {
         "sum": 2**40 + 2,
-        "invalid": ["CallError", "invalid", "no number"],
-        "unknown": ["CallError", "unknown-method", "unknown-method"],
+        "invalid": ["CallError", "invalid", "Expected `int`, got `str`"],
+        "unknown": ["CallError", "unknown-method", "there is no method 'nothing'"],
         "late": ["CallTimeout", "timeout", "the call took too long"],
         "cancelled": "AbortError",
         "items": True,
         "back": 42,
+        "backStream": list(range(20)),
         "backFails": ["CallError", "conflict", "not now"],
         "running": 0,
     }
@@ -112,6 +113,35 @@ def test_two_pages_miss_nothing_over_a_servers_death(server: Server, visitors: V
     for page in pages:
         page.evaluate("client.close()")
         assert page.evaluate("client.state()") == "closed"
+
+
+def test_who_is_there(server: Server, visitors: Visitors) -> None:
+    ada = open_page(visitors, server, "ada")
+    ada.evaluate("client.listen('room')")
+    bob = open_page(visitors, server, "bob", "msgpack")
+    bob.evaluate("client.listen('room')")
+    wait_for(ada, "client.presence()", [["join", "ada"], ["join", "bob"]])
+    assert ada.evaluate("client.users('room')") == ["ada", "bob"]
+    bob.evaluate("client.close()")
+    wait_for(ada, "client.presence()", [["join", "ada"], ["join", "bob"], ["leave", "bob"]])
+    assert ada.evaluate("client.users('room')") == ["ada"]
+
+
+def test_a_topic_that_is_not_for_all(server: Server, visitors: Visitors) -> None:
+    page = open_page(visitors, server, "ada")
+    refused = page.evaluate("client.failure(client.subscribe('secret'))")
+    assert refused == ["Unsubscribed", "forbidden"]
+    assert page.evaluate("client.state()") == "open"
+
+
+def test_a_slow_reader_and_the_history(server: Server, visitors: Visitors) -> None:
+    page = open_page(visitors, server, "ada", "msgpack")
+    page.evaluate("client.publish('news', ...Array(100).keys())")
+    other = open_page(visitors, server, "bob")
+    position = other.evaluate("client.history('news')")["position"]
+    options = {"position": {**position, "offset": 0}, "buffer": {"items": 7}}
+    other.evaluate("options => client.listen('news', options)", options)
+    wait_for(other, "client.got()", [*range(100)])
 
 
 def test_a_link_that_breaks_in_the_midst(server: Server, visitors: Visitors) -> None:
