@@ -23,12 +23,14 @@ from .config import (
     CallLimits,
     Deflate,
     Heartbeat,
+    HubLimits,
     Limits,
     LinkLimits,
     Overflow,
     Policy,
     Retention,
     Timeouts,
+    TopicOptions,
 )
 from .connection import Statistics, WebSocket
 from .credentials import Login, as_subprotocol
@@ -105,6 +107,7 @@ __all__ = [
     "HandshakeTimeout",
     "Headers",
     "Heartbeat",
+    "HubLimits",
     "InvalidMessage",
     "Limits",
     "LinkLimits",
@@ -145,6 +148,7 @@ __all__ = [
     "Timeouts",
     "TokenBucket",
     "Tokens",
+    "TopicOptions",
     "TriowebError",
     "TrustedProxies",
     "WebSocket",

@@ -18,12 +18,14 @@ __all__ = [
     "CallLimits",
     "Deflate",
     "Heartbeat",
+    "HubLimits",
     "Limits",
     "LinkLimits",
     "Overflow",
     "Policy",
     "Retention",
     "Timeouts",
+    "TopicOptions",
 ]
 
 
@@ -290,6 +292,43 @@ class Retention:
     max_bytes: int = 2**20
     #: Seconds. ``math.inf`` keeps entries until others take their place.
     max_age: float = 300
+
+    def __post_init__(self) -> None:
+        _positive(self, *self.__slots__)
+
+
+@dataclass(frozen=True, slots=True)
+class TopicOptions:
+    """What a topic of a `Hub` is like."""
+
+    #: How much of its history the store keeps; None: it is live alone, and has no positions.
+    history: Retention | None = None
+    #: What happens to an event for a subscriber who is too slow. Closing is right with a history,
+    #: for who comes back misses nothing; who stays is told of the gap. With COALESCE the newest
+    #: event says it all. Not WAIT: nobody waits for one of many.
+    overflow: Overflow = Overflow.CLOSE
+    #: Whether subscribers may ask who else is there, and hear of it.
+    presence: bool = False
+
+    def __post_init__(self) -> None:
+        if self.overflow is Overflow.WAIT:
+            raise ValueError("TopicOptions.overflow must not be WAIT: nobody waits for one of many")
+
+
+@dataclass(frozen=True, slots=True)
+class HubLimits:
+    """What a `Hub` lets its peers do."""
+
+    #: Topics to which one peer is subscribed at once; "limit" above it.
+    subscriptions: int = 1000
+    #: Bytes of a topic's name; "invalid" above it.
+    topic: int = 200
+    #: Bytes of what is published, as MessagePack; "invalid" above it.
+    publication: int = 2**17
+    #: Events, and bytes of data, in one answer: above them a recovery is none. A quarter of
+    #: `Limits.max_message`, for JSON may need several bytes for one.
+    answer_events: int = 1000
+    answer_bytes: int = 2**18
 
     def __post_init__(self) -> None:
         _positive(self, *self.__slots__)

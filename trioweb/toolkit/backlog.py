@@ -208,7 +208,8 @@ class Backlog:
         """Count a message that was dropped at a place."""
         self.dropped += 1
         if gap not in entry.missed:
-            if self._notices >= self._limits.messages:  # made anew for each message, say
+            # There are as many places as messages and those that are not put together yet.
+            if self._notices > self._limits.messages + _GONE:  # made anew for each message, say
                 gap = self._gap
             self._notices += gap not in entry.missed
         entry.missed[gap] = entry.missed.get(gap, 0) + 1

@@ -16,7 +16,7 @@ from ..errors import CallTimeout
 from .attach import Link
 from .calling import Answer, Calls
 from .streams import Items, read
-from .wire import Notify
+from .wire import Format, Notify
 
 __all__ = ["Peer", "PeerStatistics", "Tally"]
 
@@ -63,9 +63,12 @@ class Peer:
     Cancelling a call cancels the method at the peer, without waiting for that.
     """
 
-    def __init__(self, link: Link, calls: Calls, limits: CallLimits, tally: Tally) -> None:
-        #: The link, for whoever sends events to it.
+    def __init__(
+        self, link: Link, format_: Format, calls: Calls, limits: CallLimits, tally: Tally
+    ) -> None:
+        #: The link, for whoever sends events to it, and the format in which we write to it.
         self.link = link
+        self.format = format_
         self._calls = calls
         self._limits = limits
         self._tally = tally

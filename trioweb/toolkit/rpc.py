@@ -136,7 +136,7 @@ class _Reader:
         postbox = Postbox(link, format_, nursery)
         self._calls = calls = Calls(postbox, limits)
         self._tally = Tally()
-        self.peer = Peer(link, calls, limits, self._tally)
+        self.peer = Peer(link, format_, calls, limits, self._tally)
         self._link = link
         self._decode = format_.decode
         self._limits = limits
