@@ -98,7 +98,7 @@ def test_two_pages_miss_nothing_over_a_servers_death(server: Server, visitors: V
     server.kill()
     for page in pages:
         page.wait_for_function("client.state() !== 'open'")
-    ada.evaluate("client.publishLater('news', 'a3', 'a4')")
+    ada.evaluate("void client.publish('news', 'a3', 'a4')")
     server.start()
     for page in pages:
         wait_for(page, "client.got()", ["a1", "a2", "b1", "a3", "a4"])
@@ -149,7 +149,7 @@ def test_a_link_that_breaks_in_the_midst(server: Server, visitors: Visitors) -> 
     page.evaluate("client.listen('news')")
     for number in range(3):
         page.evaluate("client.leave('leave-me')")
-        page.evaluate("number => client.publishLater('news', number)", number)
+        page.evaluate("number => client.publish('news', number)", number)
     wait_for(page, "client.got()", [0, 1, 2])
 
 

@@ -35,7 +35,9 @@ def test_the_page_shows_what_is_published(visitors: Visitors, tmp_path: Path) ->
     port = free_port()
     source = scenario.server.replace("8765", str(port)).replace("trio.sleep(1)", "trio.sleep(0.05)")
     command = [sys.executable, "-c", source]
-    with subprocess.Popen(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}) as server:
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    ) as server:
         try:
             page = visitors.new().page
             wait_until_served(port)

@@ -62,11 +62,6 @@ window.client = {
   failure: (promise) => promise.then(() => "no failure", ({ name, code }) => [name, code]),
   subscribe: (topic) => session.subscribe(topic).ready,
 
-  // In order, without waiting for answers: there may be no server.
-  publishLater(topic, ...values) {
-    for (const value of values) void session.publish(topic, value, { repeat: true });
-  },
-
   got: () => got,
   presence: () => presence,
   users: async (topic) => (await session.presence(topic)).map(({ user }) => user),
