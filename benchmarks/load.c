@@ -6,7 +6,8 @@
  *                 frames=FILE the frames of a file in turn (deflate=1: they are compressed);
  *                 raw=1 without WebSocket, tls=1 over TLS
  *     broadcast   the last connection sends messages, each of which the server must send to all
- *                 connections `batch` times; two such orders are under way at any time
+ *                 connections `batch` times; two such orders are under way at any time; with
+ *                 stalled=N the first N connections read nothing
  *     handshakes  `connections` at a time connect, upgrade, close
  *     idle        open `connections`, exchange one message on each if frames=FILE is given, print
  *                 "ready", hold them until stdin ends
@@ -33,8 +34,9 @@
 #define EVENTS 512
 #define FINE 7 /* a bucket of the histogram is 2^-7 wide, below one percent */
 #define ORDERS 2
+#define REMEMBERED 4096 /* orders; nobody who reads is so far behind */
 
-static size_t connections = 1, window = 1, size = 32, batch = 1;
+static size_t connections = 1, window = 1, size = 32, batch = 1, stalled;
 static double seconds = 2, patience = 5;
 static const char *frames;
 static enum { ECHO, BROADCAST, HANDSHAKES, IDLE } mode;
@@ -42,6 +44,7 @@ static enum { ECHO, BROADCAST, HANDSHAKES, IDLE } mode;
 static Conn *conns;
 static uint64_t heard, counted, bytes;
 static bool posting, holding;
+static uint64_t ordered[REMEMBERED], orders; /* a ring: when each was handed over */
 static uint64_t histogram[64 << FINE];
 static char result[256]; /* printed once all has ended well */
 
@@ -99,15 +102,25 @@ static void measure(void (*turn)(void))
 
 /* --- echo, broadcast, idle --------------------------------------------------------------- */
 
+static void order(Conn *conn, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        ordered[orders++ % REMEMBERED] = nanoseconds();
+    post(conn, count);
+}
+
 /* Messages have come on a connection. */
 static void answer(Conn *conn, size_t messages, uint64_t now)
 {
     counted += messages;
     if (mode == BROADCAST) {
-        if (posting && conn == conns + connections - 1)
-            for (uint64_t before = conn->done - messages; messages > 0; messages--)
-                if (++before % batch == 0)
-                    post(conn, 1);
+        for (uint64_t at = conn->done - messages; at < conn->done; at++) {
+            if (at / batch + REMEMBERED < orders)
+                die("a receiver is too far behind");
+            record(now - ordered[at / batch % REMEMBERED]);
+            if (posting && conn == conns + connections - 1 && (at + 1) % batch == 0)
+                order(conn, 1);
+        }
         return;
     }
     if (messages > conn->flying)
@@ -146,15 +159,14 @@ static void turn(void)
 static void drain(void)
 {
     uint64_t give_up = nanoseconds() + 60 * SECOND;
-    uint64_t orders = conns[connections - 1].flying;
     posting = false;
-    for (size_t i = 0; i < connections; i++)
+    for (size_t i = stalled; i < connections; i++)
         while (mode == BROADCAST ? conns[i].done < orders * batch : conns[i].flying > 0) {
             if (nanoseconds() > give_up)
                 die("messages are missing at the end");
             turn();
         }
-    for (size_t i = 0; mode == BROADCAST && i < connections; i++)
+    for (size_t i = stalled; mode == BROADCAST && i < connections; i++)
         if (conns[i].done != orders * batch)
             die("a receiver got more than was sent");
 }
@@ -164,6 +176,12 @@ static void open_all(void)
     conns = allocate(connections, sizeof *conns);
     for (size_t i = 0; i < connections; i++)
         open_conn(&conns[i], window);
+    for (size_t i = 0; i < stalled; i++) {
+        int least = 1; /* the kernel makes it what it allows */
+        setsockopt(conns[i].file, SOL_SOCKET, SO_RCVBUF, &least, sizeof least);
+        if (epoll_ctl(poller, EPOLL_CTL_DEL, conns[i].file, NULL) != 0)
+            die("epoll: %s", strerror(errno));
+    }
 }
 
 static void echo(void)
@@ -171,7 +189,7 @@ static void echo(void)
     open_all();
     posting = true;
     if (mode == BROADCAST)
-        post(&conns[connections - 1], ORDERS);
+        order(&conns[connections - 1], ORDERS);
     else
         for (size_t i = 0; i < connections; i++) {
             uint64_t now = nanoseconds();
@@ -184,7 +202,7 @@ static void echo(void)
         }
     measure(turn);
     drain();
-    finish(conns, connections);
+    finish(conns + stalled, connections - stalled);
 }
 
 static void idle(void)
@@ -300,7 +318,8 @@ static void set(const char *name, const char *value)
         const char *name;
         size_t *number;
     } numbers[] = {
-        {"connections", &connections}, {"window", &window}, {"size", &size}, {"batch", &batch}};
+        {"connections", &connections}, {"window", &window}, {"size", &size}, {"batch", &batch},
+        {"stalled", &stalled}};
     struct {
         const char *name;
         bool *flag;
@@ -351,6 +370,8 @@ int main(int count, char **arguments)
         *value = '\0';
         set(arguments[i], value + 1);
     }
+    if (stalled >= connections)
+        die("nobody is left to read");
     if (frames != NULL)
         read_script(frames);
     else

@@ -119,7 +119,7 @@ def targets(results: Results) -> list[dict[str, Any]]:
 
 def target_line(target: dict[str, Any]) -> list[str]:
     """Return one line of the table of targets."""
-    what = ROWS[target["row"]].title + (", p50" if target["what"] == "p50" else "")
+    what = ROWS[target["row"]].title + ("" if target["what"] == "value" else f", {target['what']}")
     if target["other"] is None:
         unit = f" {ROWS[target['row']].unit}"
     elif target["other_row"]:
@@ -145,7 +145,7 @@ def markdown(results: Results, facts: dict[str, str]) -> str:
         return number(results.ratio((row, "trioweb"), (row, system)))
 
     def latency(row: str, system: str) -> str:
-        if ROWS[row].mode == "broadcast" or results.median(row, system, "p50") is None:
+        if results.median(row, system, "p50") is None:
             return ""
         return " / ".join(number(results.median(row, system, what)) for what in ("p50", "p99"))
 

@@ -22,12 +22,18 @@ _SOCKET = frozenset({"echo", "tls", "handshakes", "idle", "start"})
 _DEFLATE = frozenset({"deflate", "idle-deflate"})
 _BROADCAST = frozenset({"broadcast"})
 _ALL = _SOCKET | _DEFLATE | _BROADCAST
+#: What only trioweb has here.
+_OWN = frozenset({"room"})
 
 #: By the name that ``--systems`` takes. picows's listeners and trio-websocket cannot compress.
 SYSTEMS: dict[str, System] = {
-    "trioweb": System("trioweb", "trioweb", ("trioweb", "trio", "wsproto"), _ALL),
+    "trioweb": System("trioweb", "trioweb", ("trioweb", "trio", "wsproto"), _ALL | _OWN),
     "trioweb-pure": System(
-        "trioweb (pure)", "trioweb", ("trioweb", "trio", "wsproto"), _ALL, {"TRIOWEB_PURE": "1"}
+        "trioweb (pure)",
+        "trioweb",
+        ("trioweb", "trio", "wsproto"),
+        _ALL | _OWN,
+        {"TRIOWEB_PURE": "1"},
     ),
     "trio-websocket": System(
         "trio-websocket", "trio-websocket", ("trio-websocket", "trio", "wsproto"), _SOCKET
@@ -48,7 +54,8 @@ class Row:
     """One line of the report."""
 
     title: str
-    #: What must be in `System.kinds`; "echo", "tls", "deflate" and "broadcast" are rates too.
+    #: What must be in `System.kinds`; "echo", "tls", "deflate", "broadcast" and
+    #: "room" are rates too.
     kind: str
     #: The load's mode and options (``load.c``).
     mode: str
@@ -56,6 +63,7 @@ class Row:
     unit: str
     #: Server options: see `servers.Options`.
     batch: int = 0
+    room: str = ""
     #: Whether more is better.
     more: bool = True
 
@@ -109,6 +117,29 @@ def _rows() -> dict[str, Row]:
             {"connections": 1000, "batch": batch, "size": 32},
             "deliveries/s",
             batch=batch,
+        )
+    for batch in (1, 10):
+        rows[f"room-{batch}"] = Row(
+            f"a room of 1,000, 32 B, {batch} a turn",
+            "room",
+            "broadcast",
+            {"connections": 1000, "batch": batch, "size": 32},
+            "deliveries/s",
+            batch=batch,
+            room="plain",
+        )
+    for name, what, stalled in (
+        ("room-calm", "all read", {}),
+        ("room-stalled", "one does not", {"stalled": 1}),
+    ):
+        rows[name] = Row(
+            f"a room of 1,000, 1 KiB, {what}",
+            "room",
+            "broadcast",
+            {"connections": 1000, "size": 1024, **stalled},
+            "deliveries/s",
+            batch=1,
+            room="small",
         )
     rows["handshakes"] = Row(
         "handshakes, 32 at a time", "handshakes", "handshakes", {"connections": 32}, "upgrades/s"

@@ -30,7 +30,7 @@ class Servers:
     def get(self, row: str, system: str) -> Server:
         """Return a system's server for a row; raises `FailedError`."""
         wanted = ROWS[row]
-        key = (system, wanted.batch, wanted.kind == "tls", wanted.compressed)
+        key = (system, wanted.batch, wanted.room, wanted.kind == "tls", wanted.compressed)
         if key not in self.running:
             self.running[key] = self.start(row, system)
             if wanted.compressed:

@@ -3,7 +3,8 @@
 ``python -m benchmarks.servers NAME`` listens on a free port of 127.0.0.1, prints one line of JSON
 with that port (and, for trioweb, which framer runs), and serves until it is killed. It echoes; with
 ``--batch N`` it sends each message that it gets to all connections, N times within one turn
-of its loop, and then gives the loop a turn. ``--tls FILE`` names a certificate with its key.
+of its loop, and then gives the loop a turn; with ``--room`` trioweb does so by a room. ``--tls
+FILE`` names a certificate with its key.
 
 Modules that only a benchmark needs are imported by name: the type checkers run without them.
 """
@@ -14,6 +15,7 @@ import argparse
 import asyncio
 import json
 import logging
+import socket
 import ssl
 from collections.abc import Callable
 from functools import partial
@@ -27,6 +29,9 @@ class Options(NamedTuple):
     #: 0: it echoes.
     batch: int = 0
     tls: ssl.SSLContext | None = None
+    #: "plain": broadcast by a room. "small": and who reads nothing has small buffers, which are
+    #: full within the warm-up.
+    room: str = ""
 
 
 def announce(port: int, **more: str) -> None:
@@ -39,8 +44,14 @@ def trioweb_server(options: Options) -> None:
     import trio
 
     import trioweb
+    from trioweb.toolkit.attach import attach
+    from trioweb.toolkit.rooms import Rooms
 
     server: trioweb.Server
+    rooms = Rooms()
+    small = options.room == "small"
+    limits = trioweb.LinkLimits(messages=32) if small else trioweb.LinkLimits()
+    policy = trioweb.Policy(trioweb.Overflow.DROP_OLDEST)
 
     async def echo(ws: trioweb.WebSocket) -> None:
         async for message in ws:
@@ -52,13 +63,27 @@ def trioweb_server(options: Options) -> None:
                 trioweb.broadcast(server.connections, message)
             await trio.lowlevel.checkpoint()
 
+    async def in_room(ws: trioweb.WebSocket) -> None:
+        async with (
+            attach(ws, limits=limits, policy=policy) as link,
+            rooms.joined("all", link) as room,
+        ):
+            async for message in link:
+                for _ in range(options.batch):
+                    room.broadcast(message)
+                await trio.lowlevel.checkpoint()
+
     async def main() -> None:
         nonlocal server
-        handler = broadcast if options.batch else echo
+        handler = in_room if options.room else broadcast if options.batch else echo
         async with trio.open_nursery() as nursery:
             server = await nursery.start(
                 partial(trioweb.serve, handler, 0, host="127.0.0.1", ssl_context=options.tls)
             )
+            for listener in server.listeners if small else ():
+                assert isinstance(listener, trio.SocketListener)
+                # What it accepts has what it has.
+                listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**14)
             which: Callable[[], str] = getattr(trioweb, "framer", lambda: "pure")
             announce(int(server.url.rstrip("/").rpartition(":")[2]), framer=which())
 
@@ -251,13 +276,14 @@ def main() -> None:
     parser.add_argument("name", choices=SERVERS)
     parser.add_argument("--batch", type=int, default=0)
     parser.add_argument("--tls", metavar="FILE")
+    parser.add_argument("--room", choices=["plain", "small"], default="")
     options = parser.parse_args()
     context = None
     if options.tls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(options.tls)
     logging.disable()  # how a library words the end of an abandoned connection is not the matter
-    SERVERS[options.name](Options(options.batch, context))
+    SERVERS[options.name](Options(options.batch, context, options.room))
 
 
 if __name__ == "__main__":

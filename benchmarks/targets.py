@@ -17,7 +17,7 @@ class Target:
     other: str | None = None
     #: The row of that system, if it is another.
     other_row: str | None = None
-    #: "value", or "p50" for the latency.
+    #: "value", or "p50" or "p99" for the latency.
     what: str = "value"
     #: Whether the number must be at least the bound, or at most.
     least: bool = True
@@ -57,6 +57,8 @@ TARGETS: list[Target] = [
     *_both("8x16-1k", {"aiohttp": 4}),
     Target("broadcast-1", 1.5, "websockets"),
     Target("broadcast-10", 4, "websockets"),
+    *(Target(f"room-{n}", 0.9, "trioweb", other_row=f"broadcast-{n}") for n in (1, 10)),
+    Target("room-stalled", 1.2, "trioweb", other_row="room-calm", what="p99", least=False),
     Target("idle", 14, least=False),
     Target("idle", 0.75, "trio-websocket", least=False),
     Target("idle-deflate", 1.3, "trioweb", other_row="idle", least=False),

@@ -118,6 +118,26 @@ async def test_broadcast(program: str) -> None:
         measured(await load(program, "broadcast", port_of(server), connections=5, batch=3))
 
 
+async def test_broadcast_though_one_reads_nothing(program: str) -> None:
+    stalled: set[str] = set()
+
+    async def to_all(ws: trioweb.WebSocket) -> None:
+        async for message in ws:
+            trioweb.broadcast(server.connections, message, overflow=trioweb.Overflow.DROP_NEWEST)
+            stalled.update(ws.id for ws in server.connections if ws.statistics().messages_dropped)
+            await trio.lowlevel.checkpoint()
+
+    async with serving(to_all) as server:
+        options = {"connections": 3, "size": 100_000, "stalled": 1, "seconds": 0.5}
+        numbers = measured(await load(program, "broadcast", port_of(server), **options))
+    assert 0 < numbers["p50"] <= numbers["p99"]
+    assert len(stalled) == 1
+
+
+async def test_a_load_in_which_nobody_reads_is_refused(program: str) -> None:
+    assert "nobody is left" in complaint(await load(program, "broadcast", 1, stalled=1))
+
+
 async def test_handshakes(program: str) -> None:
     async with serving() as server:
         measured(await load(program, "handshakes", port_of(server), connections=3))

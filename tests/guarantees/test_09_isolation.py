@@ -48,8 +48,8 @@ async def test_a_bug_of_ours_that_a_peer_finds(
 ) -> None:
     pull = Reading.pull_plain
 
-    def stumble(reading: Reading) -> None:
-        pull(reading)
+    def stumble(reading: Reading, now: float | None = None) -> None:
+        pull(reading, now)
         if "stumble" in reading.inbox:
             raise ArithmeticError
 
