@@ -47,6 +47,8 @@ nitpick_ignore_regex = [
         r"trioweb\.(heartbeat|lifecycle|listening|nursery|outbox|protocol|reading|serving|transport)\b.*",
     ),
     (r"py:.*", r"trioweb\.options\.Options"),
+    (r"py:.*", r"trioweb\.toolkit\.(endpoints\.Endpoints|feed\.Feed)"),
+    (r"py:.*", r"trioweb\.retrying\.Retries"),
     (r"py:class", r"WebSocketConnection"),
     # What Sphinx makes of a union with a tuple in it: the type up to its comma.
     (r"py:class", r"tuple\[str"),

@@ -14,10 +14,11 @@ from trioweb.config import (
     Overflow,
     Policy,
     Retention,
+    SessionLimits,
     Timeouts,
 )
 
-OPTIONS = [Limits, Timeouts, Heartbeat, LinkLimits, Retention]
+OPTIONS = [Limits, Timeouts, Heartbeat, LinkLimits, Retention, SessionLimits]
 FIELDS = [(kind, field.name) for kind in OPTIONS for field in dataclasses.fields(kind)]
 
 

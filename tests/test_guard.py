@@ -7,9 +7,12 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 from trio.testing import MockClock
 
 import trioweb
@@ -31,7 +34,7 @@ from tests.helpers import (
 )
 from trioweb import Excess, Guard, Rate, RateLimit, Timeouts, TrustedProxies
 from trioweb.guard import Gate, Visit, is_allowed_origin
-from trioweb.testing import CollectingObserver
+from trioweb.testing import CollectingObserver, open_pair
 
 PROXIES = TrustedProxies(["127.0.0.1"], header="X-Forwarded-For")
 
@@ -428,6 +431,11 @@ async def test_above_the_rate_messages_are_dropped_and_counted(
         assert [message for message, _ in log.came] == [*"01230123"]
         assert log.connections[0].statistics().messages_limited == 8
         assert log.connections[0].statistics().messages_received == 16
+        assert server.statistics().messages_limited == 8
+        await ws.aclose()
+        await link.settle()
+        assert server.statistics().connections == 0
+        assert server.statistics().messages_limited == 8
 
 
 async def test_above_the_rate_the_connection_is_closed(clock: MockClock, link: Link) -> None:
@@ -635,3 +643,39 @@ async def test_the_last_of_many_frames_is_what_counts(
         await trio.sleep(5)
     expected = ["a0", "a1", "a2"] if excess is Excess.WAIT else ["a0"]
     assert [message for message, _ in log.came] == expected
+
+
+@given(
+    rate=st.floats(0.5, 50),
+    burst=st.integers(1, 10),
+    pauses=st.lists(st.floats(0, 2), min_size=1, max_size=40),
+    per=st.sampled_from(["connection", "client"]),
+)
+def test_whatever_a_peer_sends_comes_in_whole_and_no_faster(
+    rate: float, burst: int, pauses: list[float], per: Literal["connection", "client"]
+) -> None:
+    came: list[tuple[str | bytes, float]] = []
+
+    async def main() -> None:
+        guard = Guard(messages=[RateLimit(rate, burst, per=per)])
+        options: trioweb.ServerOptions = {"guard": guard, "heartbeat": None}
+        async with open_pair(server=options, client={"heartbeat": None}) as pair:
+
+            async def send() -> None:
+                for number, pause in enumerate(pauses):
+                    await trio.sleep(pause)
+                    await pair.client.send(str(number))
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(send)
+                # None starves: the last comes when all before it have come, at the latest.
+                with trio.fail_after(sum(pauses) + len(pauses) / rate + 0.001):
+                    for _ in pauses:
+                        message = await pair.server.receive()
+                        came.append((message, trio.current_time()))
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
+    assert [message for message, _ in came] == [str(number) for number in range(len(pauses))]
+    for first, (_, start) in enumerate(came):
+        for count, (_, at) in enumerate(came[first:], 1):
+            assert count <= rate * (at - start) + burst + 1e-6

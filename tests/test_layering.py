@@ -117,6 +117,7 @@ LAYERS: dict[str, list[str]] = {
         "toolkit.subscription",
         "toolkit.topics",
         "toolkit.session",
+        "toolkit.endpoints",
         "toolkit.pool",
     ],
     "6 around it": ["adapters.*", "observers.*", "testing.*", "cli.*", "browser.*"],

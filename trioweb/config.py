@@ -17,6 +17,7 @@ __all__ = [
     "Backoff",
     "CallLimits",
     "Deflate",
+    "HealthCheck",
     "Heartbeat",
     "HubLimits",
     "Limits",
@@ -24,6 +25,7 @@ __all__ = [
     "Overflow",
     "Policy",
     "Retention",
+    "SessionLimits",
     "Timeouts",
     "TopicOptions",
 ]
@@ -153,6 +155,42 @@ class Backoff:
             return min(self.cap, self.base * self.factor ** (failures - 1))
         except OverflowError:
             return self.cap
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLimits:
+    """What a session may hold, beside what its connection does."""
+
+    #: Events of one subscription that wait for their reader, and the bytes of their messages. What
+    #: comes beyond is fetched from the topic's history, when the reader has caught up. Enough for a
+    #: second or two of a busy topic.
+    feed_events: int = 256
+    feed_bytes: int = 2**18
+    #: Notifications that wait for a connection; above it the overflow policy rules.
+    queue_messages: int = 256
+    queue_bytes: int = 2**18
+    #: Subscriptions that are renewed at the same time after a break. Servers bound the calls of
+    #: one connection.
+    renewals: int = 8
+
+    def __post_init__(self) -> None:
+        _positive(self, *self.__slots__)
+
+
+@dataclass(frozen=True, slots=True)
+class HealthCheck:
+    """How a pool finds out whether an endpoint that it does not use could be used."""
+
+    #: Seconds from one check to the next, give or take half: those of many clients spread out.
+    interval: float = 15
+    #: Seconds that a check may take. An endpoint that needs longer would be no help.
+    timeout: float = 5
+    #: The path of a page that must answer 200 to 299, such as ``/health``. None: a connection is
+    #: opened as for a session, and ``ping`` called.
+    path: str | None = None
+
+    def __post_init__(self) -> None:
+        _positive(self, "interval", "timeout")
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@
     |   |-- CallTimeout             also trio.TooSlowError: its time has passed
     |   `-- CallLost                also trio.BrokenResourceError: .sent: the link broke first
     |-- RoomFull                    .room, .limit: a room has as many members as it may
+    |-- SessionEnded                also trio.BrokenResourceError: no connection comes any more
     `-- Refused                     raised by *your* check: .status, .reason
         `-- NoCredentials           there was nothing to check
 
@@ -57,6 +58,7 @@ __all__ = [
     "ProxyError",
     "Refused",
     "RoomFull",
+    "SessionEnded",
     "StoreFailed",
     "TriowebError",
 ]
@@ -218,6 +220,10 @@ class RoomFull(TriowebError):
         super().__init__(f"the room {room!r:.80} is full: {limit} members")
         self.room = room
         self.limit = limit
+
+
+class SessionEnded(TriowebError, trio.BrokenResourceError):
+    """The session is over: there will be no connection any more. The cause is chained."""
 
 
 class Refused(TriowebError):

@@ -78,6 +78,8 @@ class ServerStatistics:
     #: (`Guard.handshakes`), ``path``, ``origin``, ``auth``, ``error``. After it ``auth``,
     #: ``messages`` (`Excess.CLOSE`), ``idle``.
     refused: Mapping[str, int]
+    #: Messages that were dropped (`Excess.DROP`).
+    messages_limited: int
     #: Clients that have connections, and buckets shared by connections or not full yet; only a
     #: server with a `Guard` has any.
     clients: int
@@ -91,6 +93,8 @@ class Gate:
         self.guard = guard
         self.room = room
         self.refused: Counter[str] = Counter()
+        #: Messages dropped on connections that are over.
+        self.messages_limited = 0
         #: Visits, and those of them that are only there to hear no.
         self.inside = 0
         self.refusing = 0
@@ -119,7 +123,7 @@ class Visit:
         self._gate = gate
         #: Who comes, once that is known and if it is counted.
         self._client: str | None = None
-        self._borrowed: list[tuple[_Shelf, Hashable]] = []
+        self._borrowed: Sequence[tuple[_Shelf, Hashable]] = ()
         #: What it is answered; None if it may come in.
         self.refusal: Response | None = None
         self._told = False
@@ -150,8 +154,10 @@ class Visit:
                 del gate.clients[client]
         for shelf, owner in self._borrowed:
             shelf.give_back(owner)
-        if self.meter is not None and self.meter.broken:
-            self.count("messages")
+        if self.meter is not None:
+            gate.messages_limited += self.meter.dropped
+            if self.meter.broken:
+                self.count("messages")
 
     def identify(self, address: tuple[str, int] | None) -> None:
         """Hear from which address it comes; only the first time counts."""
@@ -205,7 +211,7 @@ class Visit:
                 self.meter.add(limit, TokenBucket(limit.per_second, limit.burst))
             elif owner is not None:
                 self.meter.add(limit, shelf.borrow(owner))
-                self._borrowed.append((shelf, owner))
+                self._borrowed = [*self._borrowed, (shelf, owner)]
 
 
 class _Shelf:

@@ -20,7 +20,7 @@ from .errors import (
 from .host import current_host
 from .types import CloseCode, Headers
 
-__all__ = ["FAILURES", "Retries", "is_terminal"]
+__all__ = ["FAILURES", "Retries", "fraction", "is_terminal"]
 
 #: What a connection that does not come about, or breaks, is told by. Anything else is a fault of
 #: the program, which trying again does not mend.
@@ -93,7 +93,12 @@ class Retries:
     def _fraction(self) -> float:
         if self._backoff.random is not None:
             return self._backoff.random.random()
-        return int.from_bytes(current_host.get().token_bytes(4), "big") / 2**32
+        return fraction()
+
+
+def fraction() -> float:
+    """Draw a number between 0 and 1 from the machine's source of random bytes."""
+    return int.from_bytes(current_host.get().token_bytes(4), "big") / 2**32
 
 
 def _asked_for(error: Exception) -> float:

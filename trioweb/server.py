@@ -94,6 +94,8 @@ class Server:
             others=gate.inside - len(self._connections),
             upgraded=self._upgraded,
             refused=gate.refused.copy(),
+            messages_limited=gate.messages_limited
+            + sum(ws.statistics().messages_limited for ws in self._running),
             clients=len(gate.clients),
             buckets=gate.buckets,
         )
