@@ -53,7 +53,8 @@ def trioweb_server(options: Options) -> None:
     guard = trioweb.Guard()
     rooms = Rooms()
     small = options.room == "small"
-    limits = trioweb.LinkLimits(messages=32) if small else trioweb.LinkLimits()
+    limits = trioweb.LinkLimits(messages=8) if small else trioweb.LinkLimits()
+    outbox = trioweb.Limits(outbox_frames=8) if small else trioweb.Limits()
     policy = trioweb.Policy(trioweb.Overflow.DROP_OLDEST)
 
     async def echo(ws: trioweb.WebSocket) -> None:
@@ -94,6 +95,7 @@ def trioweb_server(options: Options) -> None:
                     host="127.0.0.1",
                     ssl_context=options.tls,
                     guard=guard,
+                    limits=outbox,
                 )
             )
             for listener in server.listeners if small else ():

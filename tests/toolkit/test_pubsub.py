@@ -757,6 +757,19 @@ async def test_what_is_not_ours_on_the_broker_is_passed_over(autojump_clock, cap
     assert "not ours" in caplog.text
 
 
+def test_hubs_with_a_broker_need_a_store_that_they_share():
+    with pytest.raises(ValueError, match="one store for all"):
+        Hub(HISTORY, broker=MemoryBroker())
+
+
+async def test_a_hub_that_has_ended_still_answers_and_shows_nobody():
+    async with Hub(SEEN) as hub:
+        pass
+    async with subscriber(hub, principal="ann") as one:
+        await one.subscribe()
+        assert await one.peer.call("presence", {"topic": "a"}) == {"users": [], "count": 0}
+
+
 class Unreachable(MemoryBroker):
     def listen(self):
         raise BrokerFailed("a wrong password")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from functools import partial
 
 import trio
@@ -115,7 +114,7 @@ class LiveTopic:
         #: Those who have joined, and whose answer was ahead of what was sent here.
         self._early: list[Subscription] = []
         #: What was sent while somebody was joining; each takes of it what follows its answer.
-        self._recent: deque[Publication] = deque()
+        self._recent: list[Publication] = []
         self._recent_bytes = 0
 
     # --- subscribers -------------------------------------------------------------------------
@@ -320,7 +319,7 @@ class LiveTopic:
         self._recent.append(publication)
         self._recent_bytes += len(publication.packed)
         while len(self._recent) > self._max_items or self._recent_bytes > self._max_bytes:
-            self._recent_bytes -= len(self._recent.popleft().packed)
+            self._recent_bytes -= len(self._recent.pop(0).packed)
 
     def _forget_recent(self) -> None:
         if not self._joining:
