@@ -13,7 +13,14 @@ import trio
 from ..client import connect
 from ..config import Backoff, CallLimits, Overflow, Policy, SessionLimits
 from ..connection import WebSocket
-from ..errors import CallError, CallLost, CallTimeout, ConnectionBroken, SessionEnded
+from ..errors import (
+    CallError,
+    CallLost,
+    CallTimeout,
+    ConnectionBroken,
+    ConnectionClosedByUs,
+    SessionEnded,
+)
 from ..host import current_host
 from ..nursery import OwnNursery
 from ..parking import Parking
@@ -47,6 +54,9 @@ WAIT = Policy(Overflow.WAIT)
 
 #: Seconds that the notifications still queued have at the end of the block, with a connection.
 _LAST_WORDS = 5
+
+#: Seconds in which a channel of another library tells why it is over.
+_LAST_LOOK = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,11 +283,8 @@ class Session:
                         await peer.wait_ended()
             finally:
                 self._down(peer)
-        if self._closing:
-            return
-        if isinstance(channel, WebSocket) and channel.closed is not None:
-            raise ConnectionBroken(channel.closed)  # also if we closed, for a server of nonsense
-        raise trio.EndOfChannel("the connection has ended")
+        if not self._closing:
+            raise await _end_of(channel)
 
     def _up(self, peer: Peer) -> None:
         self._connections += 1
@@ -316,6 +323,22 @@ class Session:
         error = SessionEnded(str(self._cause) if self._cause else "the session's block is over")
         error.__cause__ = self._cause
         return error
+
+
+async def _end_of(channel: trio.abc.Channel[Message]) -> Exception:
+    """Return why a connection is over: what the peer did, or our own end of a server's nonsense."""
+    if isinstance(channel, WebSocket) and channel.closed is not None:
+        return ConnectionBroken(channel.closed)
+    try:
+        with trio.move_on_after(_LAST_LOOK):
+            await channel.receive()
+    except ConnectionClosedByUs as error:
+        return ConnectionBroken(error.close)
+    except (trio.EndOfChannel, trio.BrokenResourceError) as error:
+        return error
+    except trio.ClosedResourceError:
+        pass
+    return trio.EndOfChannel("the connection has ended")
 
 
 class _SessionMethods(Methods):
