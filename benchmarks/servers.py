@@ -50,7 +50,8 @@ def trioweb_server(options: Options) -> None:
     server: trioweb.Server
     rooms = Rooms()
     small = options.room == "small"
-    limits = trioweb.LinkLimits(messages=32) if small else trioweb.LinkLimits()
+    limits = trioweb.LinkLimits(messages=8) if small else trioweb.LinkLimits()
+    outbox = trioweb.Limits(outbox_frames=8) if small else trioweb.Limits()
     policy = trioweb.Policy(trioweb.Overflow.DROP_OLDEST)
 
     async def echo(ws: trioweb.WebSocket) -> None:
@@ -78,7 +79,14 @@ def trioweb_server(options: Options) -> None:
         handler = in_room if options.room else broadcast if options.batch else echo
         async with trio.open_nursery() as nursery:
             server = await nursery.start(
-                partial(trioweb.serve, handler, 0, host="127.0.0.1", ssl_context=options.tls)
+                partial(
+                    trioweb.serve,
+                    handler,
+                    0,
+                    host="127.0.0.1",
+                    ssl_context=options.tls,
+                    limits=outbox,
+                )
             )
             for listener in server.listeners if small else ():
                 assert isinstance(listener, trio.SocketListener)

@@ -23,6 +23,7 @@ from trioweb import Delivery, LinkLimits, Message, Overflow, Policy
 from trioweb.adapters.trio_websocket import TrioWebSocketChannel
 from trioweb.toolkit.attach import Link, attach
 from trioweb.toolkit.rooms import Rooms
+from trioweb.toolkit.rpc import Methods, Peer, open_peer
 
 NEWEST = Policy(Overflow.DROP_NEWEST)
 
@@ -312,6 +313,50 @@ async def test_a_room_of_them_beside_a_websocket_of_trioweb():
         assert await client.receive() == await ws.receive() == "to both"
         await ws.send("from one")
         assert await client.receive() == "from one"
+
+
+async def test_calls_both_ways_and_their_end():
+    methods, back = Methods(), Methods()
+    running = 0
+
+    @methods.method
+    async def add(peer: Peer, a: int, b: int) -> int:
+        return a + b + await peer.call("more")
+
+    @methods.method
+    async def hang(peer: Peer) -> None:
+        nonlocal running
+        running += 1
+        try:
+            await trio.sleep_forever()
+        finally:
+            running -= 1
+
+    @back.method
+    def more(_peer: Peer) -> int:
+        return 100
+
+    async with (
+        pair() as (server, client),
+        open_peer(server, methods),
+        open_peer(client, back) as caller,
+    ):
+        assert await caller.call("add", {"a": 1, "b": 2}) == 103
+        with trio.move_on_after(0.05) as scope:
+            await caller.call("hang")
+        assert scope.cancelled_caught
+        while running:
+            await trio.lowlevel.checkpoint()
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def _() -> None:
+                with pytest.raises(trioweb.CallLost):
+                    await caller.call("hang")
+
+            while not running:
+                await trio.lowlevel.checkpoint()
+            await server.aclose(1011, "gone")
 
 
 def trioweb_member(rooms: Rooms):

@@ -133,13 +133,15 @@ export class Session extends EventTarget {
   }
 
   // Returns {position, recovered, events}: the newest events, or the oldest after a position.
-  history(topic, { position, limit = 100, ...options } = {}) {
-    return this.call("history", position ? { topic, position, limit } : { topic, limit }, options);
+  async history(topic, { position, limit = 100, ...options } = {}) {
+    const params = position ? { topic, position, limit } : { topic, limit };
+    return { recovered: null, events: [], ...(await this.call("history", params, options)) };
   }
 
   // Returns who is there: a list of {user, info, connections}.
   async presence(topic, options) {
-    return (await this.call("presence", { topic }, options)).users;
+    const { users } = await this.call("presence", { topic }, options);
+    return users.map(({ user, info = null, connections }) => ({ user, info, connections }));
   }
 
   // ---- The end ----

@@ -311,12 +311,15 @@ test("presence, history and publications", async () => {
     ["leave", { topic: "news", user: "ada", info: { age: 36 } }],
   ]);
   const users = session.presence("news");
-  await answer("presence", { users: [{ user: "ada", info: null, connections: 2 }] });
+  await answer("presence", { users: [{ user: "ada", connections: 2 }] });
   assert.deepEqual(await users, [{ user: "ada", info: null, connections: 2 }]);
   const history = session.history("news", { position: at(3), limit: 5 });
   const value = { position: at(10), recovered: true, events: inAnswer(4) };
   assert.deepEqual(await answer("history", value), { topic: "news", position: at(3), limit: 5 });
   assert.deepEqual(await history, value);
+  const newest = session.history("news");
+  assert.deepEqual(await answer("history", { position: at(0) }), { topic: "news", limit: 100 });
+  assert.deepEqual(await newest, { position: at(0), recovered: null, events: [] });
   const position = session.publish("news", { text: "hi" }, { repeat: true });
   assert.deepEqual(await answer("publish", at(11)), { topic: "news", data: { text: "hi" } });
   assert.deepEqual(await position, at(11));

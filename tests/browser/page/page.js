@@ -4,11 +4,16 @@ import * as trioweb from "/trioweb/trioweb.js";
 
 let session;
 const got = [];
+const presence = [];
 
 window.client = {
   begin(options) {
-    session = new trioweb.Session(`/?user=${options.user}`, { backoff: { base: 50, cap: 200 }, format: options.format });
+    const { user, format } = options;
+    session = new trioweb.Session(`/?user=${user}&format=${format}`, { backoff: { base: 50, cap: 200 }, format });
     session.methods.set("double", (number) => number * 2);
+    session.methods.set("count", async function* ({ to }) {
+      for (let number = 0; number < to; number++) yield number;
+    });
     session.methods.set("fail", () => {
       throw new trioweb.CallError("conflict", "not now");
     });
@@ -32,14 +37,18 @@ window.client = {
       cancelled: (await cancelled)[0],
       items: items.length === 100 && items.every((item, index) => item === index),
       back: await session.call("back", { method: "double", params: 21 }),
+      backStream: await session.call("back_stream", { to: 20 }),
       backFails: await failure(session.call("back", { method: "fail", params: null })),
       running: await session.call("running"),
       statistics: session.statistics(),
     };
   },
 
-  async listen(topic) {
-    const subscription = session.subscribe(topic);
+  async listen(topic, options) {
+    const subscription = session.subscribe(topic, options);
+    for (const kind of ["join", "leave"]) {
+      subscription.addEventListener(kind, ({ detail }) => presence.push([kind, detail.user]));
+    }
     void (async () => {
       for await (const event of subscription) got.push(event.type === "gap" ? "gap" : event.data);
     })();
@@ -50,12 +59,11 @@ window.client = {
     for (const value of values) await session.publish(topic, value, { repeat: true });
   },
 
-  // In order, without waiting for answers: there may be no server.
-  publishLater(topic, ...values) {
-    for (const value of values) void session.publish(topic, value, { repeat: true });
-  },
+  failure: (promise) => promise.then(() => "no failure", ({ name, code }) => [name, code]),
+  subscribe: (topic) => session.subscribe(topic).ready,
 
   got: () => got,
+  presence: () => presence,
   users: async (topic) => (await session.presence(topic)).map(({ user }) => user),
   history: (topic) => session.history(topic, { limit: 2 }),
   state: () => session.state,
