@@ -30,7 +30,8 @@ from ..retrying import FAILURES
 from ..states import Phase, States
 from ..types import Message
 from .feed import Missed, Recover
-from .methods import Invocation, Method, Methods
+from .methods import Methods
+from .notices import SessionMethods
 from .queueing import Outgoing
 from .rpc import Peer, open_peer
 from .subscription import Subscription
@@ -93,7 +94,7 @@ class Session:
         #: Connecting, open, waiting, ended: an async iterable, see `trioweb.States`.
         self.states = States()
         self._topics = Topics(backoff, limits)
-        self._methods = _SessionMethods(methods or Methods(), self._topics)
+        self._methods = SessionMethods(methods or Methods(), self._topics)
         self._format = format_
         self._backoff = backoff
         self._calls = calls
@@ -339,38 +340,6 @@ async def _end_of(channel: trio.abc.Channel[Message]) -> Exception:
     except trio.ClosedResourceError:
         pass
     return trio.EndOfChannel("the connection has ended")
-
-
-class _SessionMethods(Methods):
-    """The application's methods, and what a server says of its topics."""
-
-    def __init__(self, theirs: Methods, topics: Topics) -> None:
-        super().__init__(once=theirs.once)
-        self._theirs = theirs
-        self._topics = topics
-        self.add("gap", self._gap)
-        self.add("unsubscribed", self._unsubscribed)
-
-    def _gap(self, _: Peer, topic: str, missed: int) -> None:
-        self._topics.gap(topic, missed)
-
-    def _unsubscribed(self, _: Peer, topic: str, code: str = "", message: str = "") -> None:
-        self._topics.unsubscribed(topic, CallError(code, message))
-
-    def find(self, name: str) -> Method | None:
-        """Return the method of a name."""
-        return super().find(name) if name in self else self._theirs.find(name)
-
-    @property
-    def has_middleware(self) -> bool:
-        """Whether something stands in front of the application's methods."""
-        return self._theirs.has_middleware
-
-    async def run(self, invocation: Invocation) -> Any:
-        """Run a method, the application's through its middleware."""
-        if invocation.method in self:
-            return await super().run(invocation)
-        return await self._theirs.run(invocation)
 
 
 @asynccontextmanager
