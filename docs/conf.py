@@ -39,12 +39,12 @@ nitpick_ignore_regex = [
     # Other projects, and the inside of this one, are plain text: there are no pages to link to.
     (
         r"py:.*",
-        r"(_pytest|abc|collections|contextlib|contextvars|enum|pathlib|random|signal|socket|ssl|trio|trio_websocket|typing)\..*",
+        r"(_pytest|abc|collections|contextlib|contextvars|enum|msgspec|pathlib|random|signal|socket|ssl|trio|trio_websocket|typing)\..*",
     ),
     (r"py:.*", r"(.*\.)?_[A-Z]\w*"),
     (
         r"py:.*",
-        r"trioweb\.(heartbeat|lifecycle|listening|nursery|outbox|protocol|reading|serving|transport)\b.*",
+        r"trioweb\.(heartbeat|lifecycle|listening|nursery|outbox|protocol|reading|serving|transport|toolkit\.(calling|methods\.Method|peer\.Tally))\b.*",
     ),
     (r"py:.*", r"trioweb\.options\.Options"),
     (r"py:.*", r"trioweb\.toolkit\.(endpoints\.Endpoints|feed\.Feed)"),

@@ -8,6 +8,7 @@ import math
 import pytest
 
 from trioweb.config import (
+    CallLimits,
     Heartbeat,
     Limits,
     LinkLimits,
@@ -18,7 +19,7 @@ from trioweb.config import (
     Timeouts,
 )
 
-OPTIONS = [Limits, Timeouts, Heartbeat, LinkLimits, Retention, SessionLimits]
+OPTIONS = [CallLimits, Limits, Timeouts, Heartbeat, LinkLimits, Retention, SessionLimits]
 FIELDS = [(kind, field.name) for kind in OPTIONS for field in dataclasses.fields(kind)]
 
 

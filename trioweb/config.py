@@ -245,13 +245,14 @@ class CallLimits:
     #: method fails with "busy", since peers that call each other could wait in a circle.
     outgoing: int = 256
     #: Methods of ours that run at once for the peer; above it a call is answered "busy". As many
-    #: as a peer with the same limits calls.
+    #: as a peer with the same limits calls. As many again may be those of calls that the peer has
+    #: given up, and that have not ended yet.
     incoming: int = 256
     #: Items of a stream of ours that may be under way or unread. Enough for a round trip of 100 ms
     #: at 160 items a second; a stream that needs more asks for it.
     window: int = 16
     #: Answers to calls that were not taken ("busy", "unknown-method") and to malformed messages
-    #: that wait for a peer that reads nothing; above it the link closes with 1008.
+    #: that wait for a peer that reads nothing; above it the link closes with 1013.
     refusals: int = 1024
     #: Malformed messages that are borne and answered; above it the link closes with 1007.
     malformed: int = 16

@@ -47,6 +47,14 @@ class NumbersBeforeItAppends(MemoryStore):
         return Position(page.position.epoch, page.position.offset + 1)
 
 
+class PagesOfTwoMoments(MemoryStore):
+    async def read(self, topic, /, after=None, **options):
+        page = await super().read(topic, after, **options)
+        await trio.lowlevel.checkpoint()
+        now = await super().read(topic, limit=0, max_bytes=1)
+        return Page(now.position, page.entries)
+
+
 class CutsNames(MemoryStore):
     async def append(self, topic, data, /, retention):
         return await super().append(topic.partition("\0")[0], data, retention)
@@ -171,6 +179,7 @@ class Hangs(MemoryStore):
         (OneEpoch, "two topics have the same epoch|entries from"),
         (CountsFromZero, "the first append gave"),
         (NumbersBeforeItAppends, "was given out twice"),
+        (PagesOfTwoMoments, "a page is not of one moment"),
         (CutsNames, "holds"),
         (IgnoresCase, "holds"),
         (Text, "not what was appended"),

@@ -14,8 +14,9 @@ from trio.testing import wait_all_tasks_blocked
 import trioweb
 from tests.channels import channel_pair
 from tests.toolkit.peers import channels, on_every_kind, open_peers, open_stranger
-from trioweb import CallError, CallLost, CallTimeout
+from trioweb import CallError, CallLost, CallTimeout, Overflow, Policy
 from trioweb.testing import Conditions, Partition, Reset, no_orphans, running_tasks
+from trioweb.toolkit.attach import attach
 from trioweb.toolkit.rpc import JSON, MSGPACK, Event, Methods, Peer, Reply, open_peer, serve_peer
 from trioweb.toolkit.wire import Call, Cancel, Error, Notify, Result
 
@@ -430,6 +431,22 @@ async def test_the_blocks_exception_comes_out_bare(kind, autojump_clock):
                 raise ZeroDivisionError
 
 
+@on_every_kind
+async def test_methods_are_cancelled_at_the_links_end(kind, autojump_clock):
+    async with channels(kind) as (here, there, _), no_orphans():
+        async with open_peer(there, calculator()) as callee:
+            async with open_peer(here) as caller, trio.open_nursery() as nursery:
+                nursery.start_soon(caller.call, "wait")
+                await caller.notify("wait")
+                await trio.sleep(0.1)
+                assert callee.statistics().incoming == 2
+                nursery.cancel_scope.cancel()
+                await here.aclose()
+            await callee.wait_ended()
+            await wait_all_tasks_blocked()
+            assert callee.statistics().incoming == 0
+
+
 async def test_serving_ends_as_the_channel_does(autojump_clock):
     here, there = channel_pair()
     await here.aclose()
@@ -464,6 +481,34 @@ async def test_as_a_servers_handler(caplog, autojump_clock):
                 assert await peer.call("add", {"a": 2, "b": 2}) == 4
                 assert await peer.call("who") == "ann"
                 assert await peer.call("ping") is None
+
+
+@on_every_kind
+async def test_a_link_is_used_as_it_is(kind, autojump_clock):
+    async with channels(kind) as (here, there, _), no_orphans():
+        async with attach(there, principal="ann") as link, open_peer(here) as caller:
+            async with open_peer(link, calculator()) as callee:
+                assert callee.link is link
+                assert callee.principal == "ann"
+                assert await caller.call("add", {"a": 1}) == 1
+            assert not link.ended
+            await here.aclose()
+            await serve_peer(link)
+            assert link.ended
+
+
+async def test_answers_have_room_where_events_may_be_dropped(autojump_clock):
+    drop = Policy(Overflow.DROP_OLDEST)
+    event = JSON.encode(Event("t"))
+    async with open_stranger("memory", calculator()) as (stranger, peer):
+        for _ in range(1000):
+            peer.link.send_nowait(event, drop)
+        assert peer.link.statistics().dropped > 0
+        await stranger.say(Call(1, "add", {"a": 1}), Call(2, "subtract", {"a": 1, "b": 1}))
+        await wait_all_tasks_blocked()
+        assert peer.statistics().incoming == 0
+        heard = [await stranger.hear() for _ in range(peer.link.statistics().backlog_messages)]
+        assert [one for one in heard if not isinstance(one, Event)] == [Result(2, 0), Result(1, 1)]
 
 
 # --- what is no call -------------------------------------------------------------------------

@@ -73,6 +73,10 @@ class Answering:
         self._limits = limits
         self._nursery = nursery
         self._calls: dict[int, _Incoming] = {}
+        #: How many of those their callers have given up; their ends may be a moment away.
+        self._given_up = 0
+        #: The scopes of notifications.
+        self._notified: set[trio.CancelScope] = set()
         #: Refusals that wait for room.
         self._unsent = 0
 
@@ -114,9 +118,10 @@ class Answering:
     def take_cancel(self, message: Cancel) -> None:
         """End a call that its caller has given up."""
         incoming = self._calls.get(message.id)
-        if incoming is not None:
+        if incoming is not None and not incoming.given_up:
             incoming.given_up = incoming.over = True
             incoming.scope.cancel()
+            self._given_up += 1
 
     def take_more(self, message: More) -> None:
         """Let a stream go on."""
@@ -153,7 +158,15 @@ class Answering:
         self._unsent += 1
         self._postbox.post(lambda: error, self._refusal_sent)
         if self._unsent > self._limits.refusals:
-            raise ProtocolError(CloseCode.POLICY_VIOLATION, "many calls, and no answer is read")
+            raise ProtocolError(CloseCode.TRY_AGAIN_LATER, "many calls, and no answer is read")
+
+    def end(self) -> None:
+        """Cancel what runs, because the link has ended and nobody can be told."""
+        for incoming in self._calls.values():
+            incoming.over = True
+            incoming.scope.cancel()
+        for scope in self._notified:
+            scope.cancel()
 
     def leave(self) -> None:
         """Tell the callers that what runs will be cancelled, as far as there is room to."""
@@ -165,7 +178,9 @@ class Answering:
 
     @property
     def _is_full(self) -> bool:
-        return self._tally.incoming >= self._limits.incoming
+        # A caller that gives up a call has a place for another one at once.
+        running, limit = self._tally.incoming, self._limits.incoming
+        return running - self._given_up >= limit or running >= 2 * limit
 
     def _is_quick(self, method: Method) -> bool:
         return method.is_quick and not self._methods.has_middleware
@@ -205,7 +220,11 @@ class Answering:
         inside_method.set(True)
         try:
             with incoming.scope:
-                await self._send(call, await self._work(call, incoming, begin))
+                end = await self._work(call, incoming, begin)
+                if incoming.over:  # a method may be deaf to that
+                    _call_hook(end.unsent)
+                else:
+                    await self._send(call, end)
             if incoming.scope.cancelled_caught and not incoming.over:
                 await self._send(call, _End(_error(call.id, CallTimeout("the time is over"))))
         except ENDED:
@@ -213,6 +232,7 @@ class Answering:
         finally:
             del self._calls[call.id]
             self._tally.incoming -= 1
+            self._given_up -= incoming.given_up
 
     async def _work(self, call: Call, incoming: _Incoming, begin: _Begin) -> _End:
         try:
@@ -233,6 +253,7 @@ class Answering:
             if not call.window:
                 raise CallError("invalid", "the method streams", path="$.window")
             async for item in items:
+                await trio.lowlevel.checkpoint_if_cancelled()
                 await incoming.credit.spend()
                 await self._postbox.put(partial(Item, call.id, item))
 
@@ -263,13 +284,17 @@ class Answering:
 
     async def _run_notified(self, invocation: Invocation) -> None:
         inside_method.set(True)
+        scope = trio.CancelScope()
+        self._notified.add(scope)
         try:
-            _call_hook(_unsent(await self._methods.run(invocation)))
+            with scope:
+                _call_hook(_unsent(await self._methods.run(invocation)))
         except Exception as error:  # noqa: BLE001 - it is logged there
             self._failure(invocation.method, error)
         except BaseExceptionGroup as group:
             raise self._cancelled(invocation.method, group) from None
         finally:
+            self._notified.discard(scope)
             self._tally.incoming -= 1
 
     async def _send(self, call: Call, end: _End) -> None:

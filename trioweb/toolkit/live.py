@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from functools import partial
 
 import trio
@@ -115,7 +114,7 @@ class LiveTopic:
         #: Those who have joined, and whose answer was ahead of what was sent here.
         self._early: list[Subscription] = []
         #: What was sent while somebody was joining; each takes of it what follows its answer.
-        self._recent: deque[Publication] = deque()
+        self._recent: list[Publication] = []
         self._recent_bytes = 0
 
     # --- subscribers -------------------------------------------------------------------------
@@ -191,9 +190,9 @@ class LiveTopic:
         self._forget_recent()
         if subscription in self._early:
             self._early.remove(subscription)
-        links = self._audience(subscription.format).links
-        if links.get(subscription.link) is subscription:
-            del links[subscription.link]
+        audience = self._audiences.get(subscription.format)
+        if audience is not None and audience.links.get(subscription.link) is subscription:
+            del audience.links[subscription.link]
         subscription.is_joined = False
         if subscription.visit is not None:
             subscription.visit.leave()
@@ -254,7 +253,7 @@ class LiveTopic:
         missed = offset - self.sent
         if missed <= 0:
             return
-        for audience in self._audiences.values():
+        for audience in list(self._audiences.values()):
             notice = gap_notice(self.name, audience.format, missed)
             for link in list(audience.links):
                 notify(link, notice)
@@ -264,14 +263,14 @@ class LiveTopic:
 
     def notify(self, method: str, params: object) -> None:
         """Send all who have joined a notice beside the events."""
-        for audience in self._audiences.values():
+        for audience in list(self._audiences.values()):
             if audience.links:
                 message = audience.format.encode(Notify(method, params))
                 audience.room.broadcast(message, policy=audience.beside)
 
     def lose(self) -> None:
         """Say that events without numbers may be missing here, and nobody knows how many."""
-        for audience in self._audiences.values():
+        for audience in list(self._audiences.values()):
             notice = gap_notice(self.name, audience.format, 0)
             for link in list(audience.links):
                 notify(link, notice)
@@ -312,15 +311,15 @@ class LiveTopic:
             if one.number >= number:
                 self._early.append(one)
             else:
-                if one.number + 1 < number:
-                    notify(one.link, gap_notice(self.name, one.format, number - one.number - 1))
                 self._audience(one.format).links[one.link] = one
+                if one.number + 1 < number:  # who is too slow for this leaves again
+                    notify(one.link, gap_notice(self.name, one.format, number - one.number - 1))
 
     def _keep(self, publication: Publication) -> None:
         self._recent.append(publication)
         self._recent_bytes += len(publication.packed)
         while len(self._recent) > self._max_items or self._recent_bytes > self._max_bytes:
-            self._recent_bytes -= len(self._recent.popleft().packed)
+            self._recent_bytes -= len(self._recent.pop(0).packed)
 
     def _forget_recent(self) -> None:
         if not self._joining:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from math import inf
 from typing import Any, TypeVar, overload
@@ -186,7 +186,16 @@ class Peer:
 
     def statistics(self) -> PeerStatistics:
         """Return the counts as they are now."""
-        return PeerStatistics(outgoing=len(self._calls), **asdict(self._tally))
+        tally = self._tally
+        return PeerStatistics(
+            outgoing=len(self._calls),
+            incoming=tally.incoming,
+            taken=tally.taken,
+            refused=tally.refused,
+            dropped=tally.dropped,
+            failed=tally.failed,
+            malformed=tally.malformed,
+        )
 
     async def _call(self, method: str, params: object, key: str | None) -> Any:
         answer = Answer()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from types import TracebackType
 from typing import Annotated, Any, Literal, Self, TypeAlias
@@ -23,7 +23,7 @@ from .node import HubStatistics, Node
 from .presence import Presence
 from .publication import unpack
 from .resume import Recover, browse
-from .rpc import Methods, Peer, Reply
+from .rpc import Methods, Once, Peer, Reply
 from .wire import Count
 
 __all__ = ["Action", "Authorise", "Hub", "HubStatistics", "Identify"]
@@ -49,7 +49,7 @@ class _Event(msgspec.Struct, frozen=True, omit_defaults=True):
 class _Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     """The result of ``subscribe`` and of ``history``."""
 
-    position: Position | None = None
+    position: Position | None
     recovered: bool | None = None
     events: tuple[_Event, ...] = ()
 
@@ -73,8 +73,8 @@ class Hub:
     ``topics`` says which there are, and what each is like: a name, or a beginning with ``*`` behind
     it; the longest that fits counts, and a topic that nothing fits does not exist. As it stands
     any name is a topic, live alone. ``store`` keeps the history of those that have one, by
-    default a `MemoryStore`. With a ``broker`` the hubs of many nodes are one; they need
-    one store for all then. Both stay the caller's.
+    default a `MemoryStore`. With a ``broker`` the hubs of many nodes are one; for topics with
+    history they need one store for all then (`ValueError`). Both stay the caller's.
 
     ``authorise`` is asked for each action of a peer's on a topic. Without it peers may do
     everything but publish.
@@ -84,8 +84,9 @@ class Hub:
     is None is not seen. A user who leaves is gone after ``grace`` seconds (`Presence`).
 
     A hub serves the methods ``subscribe``, ``unsubscribe``, ``publish``, ``history`` and
-    ``presence`` (:doc:`/reference/wire`) to all peers that have its `methods`. A subscription ends
-    with the peer's link. A topic that nobody subscribes to costs nothing here.
+    ``presence`` (:doc:`/reference/wire`) to all peers that have its `methods`. A publication that
+    is repeated with its key is published once. A subscription ends with the peer's link. A topic
+    that nobody subscribes to costs nothing here.
     """
 
     def __init__(
@@ -104,6 +105,8 @@ class Hub:
         beginnings = sorted((name for name in patterns if name.endswith("*")), key=len)
         #: The longest comes first.
         self._beginnings = [(name[:-1], patterns[name]) for name in reversed(beginnings)]
+        if broker is not None and store is None and any(one.history for one in patterns.values()):
+            raise ValueError("hubs with a broker need one store for all, which gives the numbers")
         self._store = MemoryStore() if store is None else store
         self._authorise = authorise
         self._limits = limits
@@ -115,13 +118,15 @@ class Hub:
             on_leave=partial(self._tell_presence, "leave"),
         )
         self._stack = AsyncExitStack()
+        self._once = Once()
         #: What peers may call, to be given to `serve_peer`; or see `register`.
-        self.methods = Methods()
+        self.methods = Methods(once=self._once)
         self.register(self.methods)
 
     async def __aenter__(self) -> Self:
         await self._stack.enter_async_context(self._node)
         await self._stack.enter_async_context(self._presence)
+        await self._stack.enter_async_context(self._once)
         return self
 
     async def __aexit__(
@@ -197,6 +202,7 @@ class Hub:
         node = self._node
         if node.subscriptions(peer.link, but=topic) >= self._limits.subscriptions:
             raise CallError("limit", f"{self._limits.subscriptions} subscriptions are the most")
+        user = self._user(peer) if self.options(topic).presence else None
         subscription, recovery = await node.subscribe(
             peer.link,
             peer.format,
@@ -205,23 +211,26 @@ class Hub:
             recover,
             self._limits.answer_events if limit is None else limit,
         )
-        answer = _Answer()
+        answer = _Answer(None)
         if recovery is not None:
             events = _events(recovery.entries)
             answer = _Answer(recovery.position, recovery.recovered, events)
         return Reply(
             answer,
-            sent=partial(self._join, peer, subscription),
+            sent=partial(self._join, subscription, user),
             unsent=partial(node.leave, subscription),
         )
 
-    def _join(self, peer: Peer, subscription: Subscription) -> None:
+    def _user(self, peer: Peer) -> tuple[Hashable, Any] | None:
+        user, info = (peer.principal, None) if self._identify is None else self._identify(peer)
+        return None if user is None else (user, info)
+
+    def _join(self, subscription: Subscription, user: tuple[Hashable, Any] | None) -> None:
         live = subscription.topic
         live.join(subscription)
-        if live.options.presence and subscription.is_joined:
-            user, info = (peer.principal, None) if self._identify is None else self._identify(peer)
-            if user is not None:
-                subscription.visit = self._presence.enter(live.name, user, info)
+        if user is not None and subscription.is_joined:
+            with suppress(trio.ClosedResourceError):  # the hub has ended: nobody is there
+                subscription.visit = self._presence.enter(live.name, *user)
 
     def _tell_presence(self, method: str, topic: str, user: Hashable, info: Any) -> None:
         live = self._node.live(topic)

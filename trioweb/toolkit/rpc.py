@@ -76,10 +76,10 @@ async def open_peer(
     understood in both. ``principal`` is as in `attach`; a `Link` is used as it is.
 
     When the block is left the methods that run are cancelled, with "cancelled" for an answer, and
-    the calls of other tasks fail with `CallLost`. So do all calls at the link's end; the block
+    the calls of other tasks fail with `CallLost`. At the link's end the same happens, and the block
     goes on until its own. The channel stays the caller's, but for a peer that breaks the protocol:
     after `CallLimits.malformed` messages it is closed with 1007, after `CallLimits.refusals`
-    calls whose answers are not read with 1008. The block's exception comes out as it is.
+    calls whose answers are not read with 1013. The block's exception comes out as it is.
     """
     async with _linked(channel, principal) as link, OwnNursery() as nursery:
         reader = _Reader(link, methods or Methods(), format, limits, on_event, nursery)
@@ -144,6 +144,7 @@ class _Reader:
         self._answering = answering = Answering(
             self.peer, self._tally, methods, postbox, limits, nursery
         )
+        self._misunderstood = False
         self._takers: Mapping[type, Callable[[Any], None]] = {
             Call: answering.take_call,
             Cancel: answering.take_cancel,
@@ -183,6 +184,7 @@ class _Reader:
     def _end(self, error: Exception | None) -> None:
         self._link.end(error)
         self._calls.end(error)
+        self._answering.end()
 
     def _take(self, message: Message) -> None:
         try:
@@ -199,7 +201,8 @@ class _Reader:
     def _take_error(self, error: Error) -> None:
         if error.id is not None:
             self._calls.take_end(error)
-        else:
+        elif not self._misunderstood:  # one line is enough, however many it sends
+            self._misunderstood = True
             logger.warning("a peer did not understand us: %.200r %.200r", error.code, error.message)
 
     def _take_event(self, event: Event) -> None:

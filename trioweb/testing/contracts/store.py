@@ -177,15 +177,32 @@ async def _numbers(store: Store) -> _Kept:
     given: dict[int, bytes] = {}
     epochs: set[str] = set()
 
-    async def append(data: bytes) -> None:
-        position = await store.append(topic, data, _ALL)
-        require(position.offset not in given, f"the number {position.offset} was given out twice")
-        given[position.offset] = data
-        epochs.add(position.epoch)
+    async def append(first: int) -> None:
+        for number in range(first, _TASKS, 20):
+            data = b"%d" % number
+            position = await store.append(topic, data, _ALL)
+            offset = position.offset
+            require(offset not in given, f"the number {offset} was given out twice")
+            given[offset] = data
+            epochs.add(position.epoch)
+            await trio.sleep(0.001)
 
-    async with trio.open_nursery() as nursery:
-        for number in range(_TASKS):
-            nursery.start_soon(append, b"%d" % number)
+    async def look() -> None:
+        while True:
+            page = await _all(store, topic)
+            offsets = [entry.offset for entry in page.entries]
+            require(
+                offsets == list(range(1, page.position.offset + 1)),
+                f"while others append, a page is not of one moment: {_brief(page)}",
+            )
+            await trio.sleep(0.001)
+
+    async with trio.open_nursery() as looking:
+        looking.start_soon(look)
+        async with trio.open_nursery() as nursery:
+            for first in range(20):
+                nursery.start_soon(append, first)
+        looking.cancel_scope.cancel()
     page = await _all(store, topic)
     require(epochs == {page.position.epoch}, "appends at the same time gave several epochs")
     require(sorted(given) == list(range(1, _TASKS + 1)), f"the numbers were {shown(sorted(given))}")
