@@ -107,3 +107,10 @@ def game(session: nox.Session) -> None:
     """Serve the arena, the example game; arguments after ``--`` go to it (try ``-- --help``)."""
     install(session)
     session.run("python", "-m", "examples.arena", *session.posargs, success_codes=[0, 130])
+
+
+@nox.session
+def chat(session: nox.Session) -> None:
+    """Serve the chat, the other example; arguments after ``--`` go to it (try ``-- --help``)."""
+    install(session)
+    session.run("python", "-m", "examples.chat", *session.posargs, success_codes=[0, 130])
