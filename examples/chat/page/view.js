@@ -27,7 +27,7 @@ function drawLog() {
 function drawOutgoing() {
   const rows = chat.outgoing.filter((one) => one.to === chat.current?.name).map((one, at) => {
     const row = bubble({ ...one, by: chat.me, mine: true }, false);
-    if (at === 0) row.classList.add("first");
+    row.classList.toggle("first", at === 0 && !chat.current.messages.at(-1)?.mine);
     row.classList.toggle("failed", one.state === "failed");
     const words = { waiting: chat.connection.state === "open" ? "" : "Leaves when the connection is back", failed: `Not sent: ${one.why}` };
     const status = make("div", "status", words[one.state] ?? "");
@@ -167,7 +167,7 @@ function go(conversation) {
   show(null);
   chat.open(conversation);
   text.value = conversation.draft;
-  text.placeholder = conversation.isRoom ? `Message ${conversation.title}` : `Message ${conversation.title} in private`;
+  text.placeholder = `Message ${conversation.title}`;
   $("title").textContent = conversation.title;
   grow();
   if (matchMedia("(hover: hover)").matches) text.focus();
@@ -290,7 +290,7 @@ function enter(name) {
     if (isSame && conversation.messages.length) scroll.scrollTop = scroll.scrollHeight - fromEnd;
     else toEnd();
     const divider = $("log").querySelector(".new");
-    if (divider && !isSame) divider.scrollIntoView({ block: "center" });
+    if (divider && !isSame) scroll.scrollTop = divider.offsetTop - scroll.clientHeight / 3;
     $("to-end").hidden = isAtEnd();
   });
 }
