@@ -68,6 +68,7 @@ class Server:
         else:
             command = [sys.executable, "-m", "benchmarks.servers", system.server]
             command += ["--batch", str(row.batch), *(["--tls", tls] if tls else [])]
+            command += ["--app", row.app] if row.app else []
             command += ["--room", row.room] if row.room else []
         self.raw = system.server == "raw"
         self.errors = TemporaryFile()  # noqa: SIM115 - `stop` closes it; a pipe could fill up

@@ -23,7 +23,7 @@ _DEFLATE = frozenset({"deflate", "idle-deflate"})
 _BROADCAST = frozenset({"broadcast"})
 _ALL = _SOCKET | _DEFLATE | _BROADCAST
 #: What only trioweb has here.
-_OWN = frozenset({"room"})
+_OWN = frozenset({"room", "json"})
 
 #: By the name that ``--systems`` takes. picows's listeners and trio-websocket cannot compress.
 SYSTEMS: dict[str, System] = {
@@ -63,6 +63,7 @@ class Row:
     unit: str
     #: Server options: see `servers.Options`.
     batch: int = 0
+    app: str = ""
     room: str = ""
     #: Whether more is better.
     more: bool = True
@@ -118,6 +119,13 @@ def _rows() -> dict[str, Row]:
             "deliveries/s",
             batch=batch,
         )
+    for name, title, app in (
+        ("json", "64 x 16, small JSON", ""),
+        ("typed", "the same, typed and routed", "typed"),
+        ("typed-limited", "the same, rate-limited too", "limited"),
+    ):
+        options = {"connections": 64, "window": 16}
+        rows[name] = Row(title, "json", "echo", options, "echoes/s", app=app)
     for batch in (1, 10):
         rows[f"room-{batch}"] = Row(
             f"a room of 1,000, 32 B, {batch} a turn",

@@ -30,7 +30,14 @@ class Servers:
     def get(self, row: str, system: str) -> Server:
         """Return a system's server for a row; raises `FailedError`."""
         wanted = ROWS[row]
-        key = (system, wanted.batch, wanted.room, wanted.kind == "tls", wanted.compressed)
+        key = (
+            system,
+            wanted.batch,
+            wanted.room,
+            wanted.app,
+            wanted.kind == "tls",
+            wanted.compressed,
+        )
         if key not in self.running:
             self.running[key] = self.start(row, system)
             if wanted.compressed:
@@ -97,6 +104,8 @@ def load(row: str, server: Server, plan: Plan) -> Measured:
     options: dict[str, Any] = ROWS[row].load | {"seconds": plan.seconds, "raw": int(server.raw)}
     if ROWS[row].compressed:
         options["frames"] = sample.mixed()
+    elif ROWS[row].kind == "json":
+        options["frames"] = sample.moves()
     measured = process.run_load(ROWS[row].mode, server.port, options)
     return {"value": measured.pop("rate"), **measured}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import zlib
 from functools import cache
@@ -13,6 +14,8 @@ from .deflate_traffic import traffic
 
 #: Messages of the compressed row, the same for all. A thousand are 400 KiB on the wire.
 MESSAGES = 1000
+#: And of those about the toolkit, 32 bytes each.
+MOVES = 200
 PATIENCE = 10
 DEFLATE = "permessage-deflate; client_no_context_takeover; server_no_context_takeover"
 UPGRADE = (
@@ -55,6 +58,19 @@ def script(messages: list[bytes], name: str) -> Path:
 def mixed() -> Path:
     """Return a script of many kinds of JSON."""
     return script(traffic(MESSAGES), "mixed.frames")
+
+
+@cache
+def moves() -> Path:
+    """Return a script of small messages as `apps.Move` encodes them, not compressed."""
+    texts = (
+        json.dumps({"type": "move", "x": at, "y": 3 * at}, separators=(",", ":"))
+        for at in range(MOVES)
+    )
+    build.BUILD.mkdir(exist_ok=True)
+    file = build.BUILD / "moves.frames"
+    file.write_bytes(b"".join(frame(text.encode()) for text in texts))
+    return file
 
 
 @cache

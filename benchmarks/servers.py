@@ -3,8 +3,8 @@
 ``python -m benchmarks.servers NAME`` listens on a free port of 127.0.0.1, prints one line of JSON
 with that port (and, for trioweb, which framer runs), and serves until it is killed. It echoes; with
 ``--batch N`` it sends each message that it gets to all connections, N times within one turn
-of its loop, and then gives the loop a turn; with ``--room`` trioweb does so by a room. ``--tls
-FILE`` names a certificate with its key.
+of its loop, and then gives the loop a turn; with ``--room`` trioweb does so by a room, and with
+``--app`` it echoes by types. ``--tls FILE`` names a certificate with its key.
 
 Modules that only a benchmark needs are imported by name: the type checkers run without them.
 """
@@ -17,7 +17,7 @@ import json
 import logging
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -32,6 +32,8 @@ class Options(NamedTuple):
     #: "plain": broadcast by a room. "small": and who reads nothing has small buffers, which are
     #: full within the warm-up.
     room: str = ""
+    #: "typed": trioweb echoes by `apps`; "limited": and counts for a rate limit.
+    app: str = ""
 
 
 def announce(port: int, **more: str) -> None:
@@ -48,6 +50,7 @@ def trioweb_server(options: Options) -> None:
     from trioweb.toolkit.rooms import Rooms
 
     server: trioweb.Server
+    guard = trioweb.Guard()
     rooms = Rooms()
     small = options.room == "small"
     limits = trioweb.LinkLimits(messages=8) if small else trioweb.LinkLimits()
@@ -75,8 +78,14 @@ def trioweb_server(options: Options) -> None:
                 await trio.lowlevel.checkpoint()
 
     async def main() -> None:
-        nonlocal server
+        nonlocal server, guard
+        handler: Callable[[trioweb.WebSocket], Awaitable[object]]
         handler = in_room if options.room else broadcast if options.batch else echo
+        if options.app:
+            from . import apps  # not where the start is measured
+
+            handler = apps.typed()
+            guard = apps.GENEROUS if options.app == "limited" else guard
         async with trio.open_nursery() as nursery:
             server = await nursery.start(
                 partial(
@@ -85,6 +94,7 @@ def trioweb_server(options: Options) -> None:
                     0,
                     host="127.0.0.1",
                     ssl_context=options.tls,
+                    guard=guard,
                     limits=outbox,
                 )
             )
@@ -284,6 +294,7 @@ def main() -> None:
     parser.add_argument("name", choices=SERVERS)
     parser.add_argument("--batch", type=int, default=0)
     parser.add_argument("--tls", metavar="FILE")
+    parser.add_argument("--app", choices=["typed", "limited"], default="")
     parser.add_argument("--room", choices=["plain", "small"], default="")
     options = parser.parse_args()
     context = None
@@ -291,7 +302,7 @@ def main() -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(options.tls)
     logging.disable()  # how a library words the end of an abandoned connection is not the matter
-    SERVERS[options.name](Options(options.batch, context, options.room))
+    SERVERS[options.name](Options(options.batch, context, options.room, options.app))
 
 
 if __name__ == "__main__":

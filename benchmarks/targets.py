@@ -57,6 +57,7 @@ TARGETS: list[Target] = [
     *_both("8x16-1k", {"aiohttp": 4}),
     Target("broadcast-1", 1.5, "websockets"),
     Target("broadcast-10", 4, "websockets"),
+    *(Target(row, 0.5, "trioweb", other_row="json") for row in ("typed", "typed-limited")),
     *(Target(f"room-{n}", 0.9, "trioweb", other_row=f"broadcast-{n}") for n in (1, 10)),
     Target("room-stalled", 1.2, "trioweb", other_row="room-calm", what="p99", least=False),
     Target("idle", 14, least=False),

@@ -116,6 +116,7 @@ LAYERS: dict[str, list[str]] = {
         "toolkit.feed",
         "toolkit.subscription",
         "toolkit.topics",
+        "toolkit.notices",
         "toolkit.session",
         "toolkit.endpoints",
         "toolkit.pool",

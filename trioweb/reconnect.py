@@ -30,7 +30,9 @@ __all__ = ["ConnectOptions", "Dial", "reconnect"]
 _T = TypeVar("_T")
 _C = TypeVar("_C", bound="trio.abc.AsyncResource")
 
-#: Makes one connection: an async context manager for each, as `trioweb.connect` is.
+#: Makes one connection: an async context manager for each, as `trioweb.connect` is. Where there is
+#: none it raises what that raises, an `OSError`, or `trio.BrokenResourceError`; anything else is
+#: taken for a mistake, and is not tried again.
 Dial: TypeAlias = Callable[[], AbstractAsyncContextManager[_C]]
 
 #: The end of a channel that is no `WebSocket`.

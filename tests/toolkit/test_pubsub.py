@@ -9,12 +9,15 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from tests.channels import channel_pair
 from tests.toolkit.hubs import subscriber
 from trioweb import (
     BrokerFailed,
     CallError,
     HubLimits,
+    LinkLimits,
     Overflow,
+    Policy,
     Position,
     Retention,
     StoreFailed,
@@ -22,6 +25,8 @@ from trioweb import (
 )
 from trioweb.brokers.memory import MemoryBroker
 from trioweb.stores.memory import MemoryStore
+from trioweb.toolkit.attach import attach
+from trioweb.toolkit.live import LiveTopic
 from trioweb.toolkit.pubsub import Hub
 from trioweb.toolkit.rpc import JSON, MSGPACK
 
@@ -269,6 +274,24 @@ async def test_who_subscribes_while_an_append_is_under_way_gets_it_once():
         await hub.publish("a", 2)
         assert await other.hear(2) == [(1, 1), (2, 2)]
         assert await one.hear(1) == [(2, 2)]
+
+
+async def test_who_is_too_slow_for_a_notice_is_gone_for_good(autojump_clock):
+    """Somebody who waits for a number is told of a gap, and closed by that."""
+    here, _ = channel_pair(0)
+    async with attach(here, limits=LinkLimits(messages=1)) as link:
+        live = LiveTopic("a", KEPT, HubLimits())
+        ahead = live.begin(link, JSON)
+        assert live.follow(live.begin(link, MSGPACK), Position("e", 5))
+        assert live.follow(ahead, Position("e", 7))
+        link.watch(lambda _: live.leave(ahead))
+        live.join(ahead)
+        link.send_nowait("one that stays", Policy(Overflow.WAIT))
+        await wait_all_tasks_blocked()
+        link.send_nowait("and another", Policy(Overflow.WAIT))
+        live.skip(9)
+        assert link.ended
+        assert ahead not in live.subscriptions
 
 
 class Doubtful(MemoryStore):

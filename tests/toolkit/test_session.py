@@ -9,14 +9,17 @@ from typing import Any
 
 import pytest
 import trio
+import trio_websocket
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
 import trioweb
 from tests.channels import channel_pair
+from tests.helpers import guard, numeric_url
 from tests.toolkit.fake_hub import FakeHub
 from trioweb import Backoff, CallError, CallLost, Message, Phase, Policy, SessionEnded
+from trioweb.adapters.trio_websocket import TrioWebSocketChannel
 from trioweb.config import Overflow, SessionLimits
 from trioweb.positions import Position
 from trioweb.testing import (
@@ -29,7 +32,7 @@ from trioweb.testing import (
     no_orphans,
     run,
 )
-from trioweb.toolkit.rpc import Invocation, Methods, serve_peer
+from trioweb.toolkit.rpc import Invocation, Methods, Peer, serve_peer
 from trioweb.toolkit.session import Event, Missed, Session, Subscription, open_session
 from trioweb.toolkit.wire import Notify
 
@@ -595,6 +598,39 @@ async def test_on_memory_channels(autojump_clock: trio.testing.MockClock) -> Non
         await trio.sleep(1)
         assert await session.call("add", {"a": 3, "b": 4}) == 7
         assert session.statistics().connections == 2
+
+
+async def test_on_connections_of_trio_websocket() -> None:
+    farewells = iter([(1012, "a moment"), (4500, "never again")])
+    methods = Methods()
+    methods.add("add", lambda _, a, b: a + b)
+
+    async def leave(peer: Peer) -> None:
+        await peer.link.aclose(*next(farewells))
+
+    methods.add("leave", leave)
+
+    async def handler(ws: trioweb.WebSocket) -> None:
+        await serve_peer(ws, methods)
+
+    async with trioweb.open_server(handler, 0, host="127.0.0.1") as server:
+
+        @asynccontextmanager
+        async def dial() -> AsyncGenerator[TrioWebSocketChannel]:
+            async with trio_websocket.open_websocket_url(numeric_url(server)) as connection:
+                yield TrioWebSocketChannel(connection)
+                # It leaves the socket of what its peer has closed to the garbage collector.
+                await trio.aclose_forcefully(connection._stream)
+
+        with guard():
+            async with open_session(dial, backoff=Backoff(base=0.01)) as session:
+                for number in range(2):
+                    assert await session.call("add", {"a": 1, "b": number}) == 1 + number
+                    with pytest.raises(CallLost):
+                        await session.call("leave")
+                await session.states.wait_for(Phase.ENDED)
+                with pytest.raises(SessionEnded, match="never again"):
+                    await session.call("add", {"a": 1, "b": 2})
 
 
 # --- ends ------------------------------------------------------------------------------------

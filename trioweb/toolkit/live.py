@@ -190,9 +190,9 @@ class LiveTopic:
         self._forget_recent()
         if subscription in self._early:
             self._early.remove(subscription)
-        links = self._audience(subscription.format).links
-        if links.get(subscription.link) is subscription:
-            del links[subscription.link]
+        audience = self._audiences.get(subscription.format)
+        if audience is not None and audience.links.get(subscription.link) is subscription:
+            del audience.links[subscription.link]
         subscription.is_joined = False
         if subscription.visit is not None:
             subscription.visit.leave()
@@ -253,7 +253,7 @@ class LiveTopic:
         missed = offset - self.sent
         if missed <= 0:
             return
-        for audience in self._audiences.values():
+        for audience in list(self._audiences.values()):
             notice = gap_notice(self.name, audience.format, missed)
             for link in list(audience.links):
                 notify(link, notice)
@@ -263,14 +263,14 @@ class LiveTopic:
 
     def notify(self, method: str, params: object) -> None:
         """Send all who have joined a notice beside the events."""
-        for audience in self._audiences.values():
+        for audience in list(self._audiences.values()):
             if audience.links:
                 message = audience.format.encode(Notify(method, params))
                 audience.room.broadcast(message, policy=audience.beside)
 
     def lose(self) -> None:
         """Say that events without numbers may be missing here, and nobody knows how many."""
-        for audience in self._audiences.values():
+        for audience in list(self._audiences.values()):
             notice = gap_notice(self.name, audience.format, 0)
             for link in list(audience.links):
                 notify(link, notice)
@@ -311,9 +311,9 @@ class LiveTopic:
             if one.number >= number:
                 self._early.append(one)
             else:
-                if one.number + 1 < number:
-                    notify(one.link, gap_notice(self.name, one.format, number - one.number - 1))
                 self._audience(one.format).links[one.link] = one
+                if one.number + 1 < number:  # who is too slow for this leaves again
+                    notify(one.link, gap_notice(self.name, one.format, number - one.number - 1))
 
     def _keep(self, publication: Publication) -> None:
         self._recent.append(publication)

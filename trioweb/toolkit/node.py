@@ -146,8 +146,9 @@ class Node:
         except BaseException:
             if before is not None:
                 before.appending -= 1
-                before.in_doubt = True
-                self._missing.look(before)
+            if live := self._topics.get(topic):
+                live.in_doubt = True
+                self._missing.look(live)
             raise
         if before is not None:
             before.appending -= 1

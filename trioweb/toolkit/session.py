@@ -13,7 +13,14 @@ import trio
 from ..client import connect
 from ..config import Backoff, CallLimits, Overflow, Policy, SessionLimits
 from ..connection import WebSocket
-from ..errors import CallError, CallLost, CallTimeout, ConnectionBroken, SessionEnded
+from ..errors import (
+    CallError,
+    CallLost,
+    CallTimeout,
+    ConnectionBroken,
+    ConnectionClosedByUs,
+    SessionEnded,
+)
 from ..host import current_host
 from ..nursery import OwnNursery
 from ..parking import Parking
@@ -23,7 +30,8 @@ from ..retrying import FAILURES
 from ..states import Phase, States
 from ..types import Message
 from .feed import Missed, Recover
-from .methods import Invocation, Method, Methods
+from .methods import Methods
+from .notices import SessionMethods
 from .queueing import Outgoing
 from .rpc import Peer, open_peer
 from .subscription import Subscription
@@ -47,6 +55,9 @@ WAIT = Policy(Overflow.WAIT)
 
 #: Seconds that the notifications still queued have at the end of the block, with a connection.
 _LAST_WORDS = 5
+
+#: Seconds in which a channel of another library tells why it is over.
+_LAST_LOOK = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +94,7 @@ class Session:
         #: Connecting, open, waiting, ended: an async iterable, see `trioweb.States`.
         self.states = States()
         self._topics = Topics(backoff, limits)
-        self._methods = _SessionMethods(methods or Methods(), self._topics)
+        self._methods = SessionMethods(methods or Methods(), self._topics)
         self._format = format_
         self._backoff = backoff
         self._calls = calls
@@ -273,11 +284,8 @@ class Session:
                         await peer.wait_ended()
             finally:
                 self._down(peer)
-        if self._closing:
-            return
-        if isinstance(channel, WebSocket) and channel.closed is not None:
-            raise ConnectionBroken(channel.closed)  # also if we closed, for a server of nonsense
-        raise trio.EndOfChannel("the connection has ended")
+        if not self._closing:
+            raise await _end_of(channel)
 
     def _up(self, peer: Peer) -> None:
         self._connections += 1
@@ -318,36 +326,20 @@ class Session:
         return error
 
 
-class _SessionMethods(Methods):
-    """The application's methods, and what a server says of its topics."""
-
-    def __init__(self, theirs: Methods, topics: Topics) -> None:
-        super().__init__(once=theirs.once)
-        self._theirs = theirs
-        self._topics = topics
-        self.add("gap", self._gap)
-        self.add("unsubscribed", self._unsubscribed)
-
-    def _gap(self, _: Peer, topic: str, missed: int) -> None:
-        self._topics.gap(topic, missed)
-
-    def _unsubscribed(self, _: Peer, topic: str, code: str = "", message: str = "") -> None:
-        self._topics.unsubscribed(topic, CallError(code, message))
-
-    def find(self, name: str) -> Method | None:
-        """Return the method of a name."""
-        return super().find(name) if name in self else self._theirs.find(name)
-
-    @property
-    def has_middleware(self) -> bool:
-        """Whether something stands in front of the application's methods."""
-        return self._theirs.has_middleware
-
-    async def run(self, invocation: Invocation) -> Any:
-        """Run a method, the application's through its middleware."""
-        if invocation.method in self:
-            return await super().run(invocation)
-        return await self._theirs.run(invocation)
+async def _end_of(channel: trio.abc.Channel[Message]) -> Exception:
+    """Return why a connection is over: what the peer did, or our own end of a server's nonsense."""
+    if isinstance(channel, WebSocket) and channel.closed is not None:
+        return ConnectionBroken(channel.closed)
+    try:
+        with trio.move_on_after(_LAST_LOOK):
+            await channel.receive()
+    except ConnectionClosedByUs as error:
+        return ConnectionBroken(error.close)
+    except (trio.EndOfChannel, trio.BrokenResourceError) as error:
+        return error
+    except trio.ClosedResourceError:
+        pass
+    return trio.EndOfChannel("the connection has ended")
 
 
 @asynccontextmanager

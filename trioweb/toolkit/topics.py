@@ -27,6 +27,9 @@ logger = logging.getLogger("trioweb.session")
 #: What a server says of a bad moment. The same question may get another answer later.
 _PASSING = frozenset({"busy", "rate-limited", "timeout", "internal", "cancelled"})
 
+#: Seconds until a history is asked again that has not yet what came live, or may have.
+_LAG = 0.1
+
 #: The server has ended the subscription, and would not let us in again.
 _FINAL = frozenset({"unauthorized", "forbidden"})
 
@@ -281,6 +284,8 @@ class Topics:
         else:
             subscription.retries.failures = 0
             feed.paged(*answer.take(topic))
+            if feed.joined and feed.behind and not len(feed):
+                await trio.sleep(_LAG)
             if not feed.joined and self._caller is caller:
                 self._live[topic] = None
                 self._settle_soon(topic)

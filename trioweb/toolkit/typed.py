@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol, TypeAlias, TypeVar
@@ -127,18 +127,25 @@ class TypedChannel(trio.abc.Channel[_T]):
         self._times: deque[float] = deque()
         self._invalid = 0
         self._ignored = 0
-        # Of a WebSocket what is decoded already, without a coroutine in between. It counts towards
-        # the checkpoints that are due, and gives None for one.
+        # Of a WebSocket the ways without a coroutine in between: they count towards the checkpoints
+        # that are due, and give None, or False, where one is, or anything else needs more thought.
         self._take: Callable[[], Message | None] = _nothing
+        self._offer: Callable[[object, Sized], bool] = _refusal
+        self._inbox: Sized = ()
         if isinstance(channel, WebSocket):
-            self._take = lifecycle_of(channel).reading.take
+            life = lifecycle_of(channel)
+            self._take = life.reading.take
+            self._offer = life.outbox.offer
+            self._inbox = life.reading.inbox
 
     async def send(self, value: Any) -> None:
         """Send a value; raises `TypeError` for one that the codec cannot express.
 
         Else as the channel's own ``send``.
         """
-        await self.channel.send(self._encode(value))
+        message = self._encode(value)
+        if not self._offer(message, self._inbox):
+            await self.channel.send(message)
 
     async def receive(self) -> _T:
         """Return the next value.
@@ -219,6 +226,11 @@ class TypedChannel(trio.abc.Channel[_T]):
 
 def _nothing() -> None:
     """Take no message ahead of ``receive``."""
+
+
+def _refusal(message: object, waiting: Sized) -> bool:  # noqa: ARG001 - as `OutLane.offer`
+    """Send nothing without ``send``."""
+    return False
 
 
 def _is_error(message: Message) -> bool:
