@@ -134,6 +134,10 @@ export class Chat extends EventTarget {
     void this.#send();
   }
 
+  retry() {
+    this.#session.retry();
+  }
+
   leave() {
     this.#discardAll();
     void this.#session.close();
