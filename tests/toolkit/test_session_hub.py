@@ -14,7 +14,16 @@ import trioweb
 from trioweb import Overflow, Retention, SessionLimits
 from trioweb.config import TopicOptions
 from trioweb.stores.memory import MemoryStore
-from trioweb.testing import Conditions, Reset, Stall, VirtualNetwork, no_orphans, run
+from trioweb.testing import (
+    Conditions,
+    CountSteps,
+    HalfOpen,
+    Reset,
+    Stall,
+    VirtualNetwork,
+    no_orphans,
+    run,
+)
 from trioweb.toolkit.once import Once
 from trioweb.toolkit.pubsub import Hub
 from trioweb.toolkit.rpc import Methods, Peer, serve_peer
@@ -171,6 +180,33 @@ def test_a_slow_reader_has_all_from_the_history() -> None:
                 await server.hub.publish("busy", number)
             assert await session.call("ping") is None
             assert await some(busy, 2000) == list(range(2000))
+
+    with_server(main, LONG)
+
+
+def test_a_server_that_vanished_is_noticed_by_the_heartbeat() -> None:
+    async def main(server: Server, nursery: trio.Nursery) -> None:
+        heartbeat = trioweb.Heartbeat(5, 5)
+        async with (
+            open_session(URL, heartbeat=heartbeat) as session,
+            session.subscribe("news") as subscription,
+        ):
+            server.network.link("client", "server").inject(HalfOpen("server"))
+            assert server.hub is not None
+            await server.hub.publish("news", 1)
+            assert await some(subscription, 1) == [1]
+            assert 5 < trio.current_time() < 20
+
+    with_server(main, LONG)
+
+
+def test_an_idle_session_does_nothing() -> None:
+    async def main(server: Server, nursery: trio.Nursery) -> None:
+        async with open_session(URL, heartbeat=None) as session, session.subscribe("news"):
+            await trio.sleep(100)
+            with CountSteps() as counted:
+                await trio.sleep(10)
+            assert counted.steps <= 10
 
     with_server(main, LONG)
 

@@ -131,7 +131,7 @@ class SQLiteStore:
         if now > self._swept + _SWEEP:
             _sweep(connection, now, now - self._forget_after)
             self._swept = now
-        return _append(connection, name, data, retention, now)
+        return _append(connection, name, data, retention, now, now - self._forget_after / 2)
 
 
 class _Row(NamedTuple):
@@ -162,9 +162,15 @@ def _use(name: str, now: float, connection: sqlite3.Connection) -> _Row:
 
 
 def _append(
-    connection: sqlite3.Connection, name: str, data: bytes, retention: Retention, now: float
+    connection: sqlite3.Connection,
+    name: str,
+    data: bytes,
+    retention: Retention,
+    now: float,
+    stale: float,
 ) -> Position:
-    topic = _use(name, now, connection)
+    found = connection.execute(_TOPIC, (name, stale)).fetchone()
+    topic = _use(name, now, connection) if found is None else _Row._make(found)
     number, start = topic.newest + 1, topic.total
     total, deadline = start + len(data), now + retention.max_age
     execute = connection.execute
