@@ -167,7 +167,15 @@ class Feed:
         elif before != position.epoch:
             self.epoch = position.epoch
             self._next, self._newest = 1, position.offset
-        other = self._started and (self.epoch is None or before != self.epoch)
+        # A server that has lost its last events gives their numbers to others.
+        backwards = position is not None and before == position.epoch and (
+            position.offset < self._next - 1
+        )
+        if backwards:
+            self._next, self._newest = position.offset + 1, position.offset
+            if not self._events:
+                self._taken = position.epoch, position.offset
+        other = self._started and (self.epoch is None or before != self.epoch or backwards)
         if other and not (self.latest and events):
             self._miss(None)
         self._started = True
@@ -182,7 +190,7 @@ class Feed:
         if position is None or position.epoch != self.epoch:
             self.left()  # and the answer to the next ``subscribe`` will tell
             return
-        if position.offset >= self._next and not any(one.offset >= self._next for one in events):
+        if position.offset >= self._next and not events:
             self._miss(position.offset - self._next + 1)  # the history has none of it
             self._next = position.offset + 1
         self._take_in(position, events, size)
@@ -223,9 +231,13 @@ class Feed:
         self._next = event.offset + 1
 
     def _replace_last(self) -> None:
-        if self._events and isinstance(self._events[-1][0], Event):
-            self._bytes -= self._events.pop()[1]
-            self.skipped += 1
+        # There is one event at most, and one `Missed` before it or behind it.
+        for last in (-1, -2)[: len(self._events)]:
+            if isinstance(self._events[last][0], Event):
+                self._bytes -= self._events[last][1]
+                del self._events[last]
+                self.skipped += 1
+                return
 
     def _keep(self, event: Event, size: int) -> None:
         """Take a live event that does not follow: keep it until the hole is closed, if it fits."""
@@ -267,7 +279,10 @@ class Feed:
     def _miss(self, count: int | None) -> None:
         """Leave word that events are missing here, beside such a word if there is one."""
         self.missed += count or 0
-        if self._events and isinstance(last := self._events[-1][0], Missed):
-            self._events.pop()
-            count = None if count is None or last.count is None else count + last.count
+        # With "latest" the one before the event goes behind it.
+        for place in (-1, -2)[: len(self._events) if self.latest else 1]:
+            if self._events and isinstance(one := self._events[place][0], Missed):
+                del self._events[place]
+                count = None if count is None or one.count is None else count + one.count
+                break
         self._events.append((Missed(count), 0, None))
