@@ -168,8 +168,8 @@ class Feed:
             self.epoch = position.epoch
             self._next, self._newest = 1, position.offset
         # A server that has lost its last events gives their numbers to others.
-        backwards = position is not None and before == position.epoch and (
-            position.offset < self._next - 1
+        backwards = (
+            position is not None and before == position.epoch and (position.offset < self._next - 1)
         )
         if backwards:
             self._next, self._newest = position.offset + 1, position.offset
