@@ -152,7 +152,7 @@ class Feed:
         self, position: Position | None, events: Sequence[Event] = (), size: int = 0
     ) -> None:
         """Take the answer to a ``subscribe`` from the place that `ask` gave."""
-        self.joined = True
+        self.joined = is_other = True
         before = self.epoch
         if position is None:  # no history: who was away has missed what came meanwhile
             self.epoch = None
@@ -167,16 +167,15 @@ class Feed:
         elif before != position.epoch:
             self.epoch = position.epoch
             self._next, self._newest = 1, position.offset
-        # A server that has lost its last events gives their numbers to others.
-        backwards = (
-            position is not None and before == position.epoch and (position.offset < self._next - 1)
-        )
-        if backwards:
+        elif position.offset < self._next - 1:
+            # The server has lost its last events, and gives their numbers to others.
+            is_other = True
             self._next, self._newest = position.offset + 1, position.offset
             if not self._events:
                 self._taken = position.epoch, position.offset
-        other = self._started and (self.epoch is None or before != self.epoch or backwards)
-        if other and not (self.latest and events):
+        else:
+            is_other = False
+        if self._started and is_other and not (self.latest and events):
             self._miss(None)
         self._started = True
         if position is not None:
