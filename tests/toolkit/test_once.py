@@ -165,9 +165,10 @@ async def test_an_integer_that_only_json_has_is_kept(autojump_clock):
         async def large(peer: Peer) -> int:
             return 2**70
 
-        async with open_peers(methods=methods) as (caller, _, _):
-            for _ in range(2):
-                assert await caller.call("large", key="k") == 2**70
+        async with open_stranger(methods=methods) as (stranger, _):
+            for id_ in (1, 2):
+                await stranger.say(Call(id_, "large", key="k"))
+                assert await stranger.hear() == Result(id_, 2**70)
 
 
 async def test_who_comes_while_a_run_that_was_given_up_ends_begins_another(autojump_clock):

@@ -169,7 +169,6 @@ class Feed:
             self._next, self._newest = 1, position.offset
         elif position.offset < self._next - 1:
             # The server has lost its last events, and gives their numbers to others.
-            is_other = True
             self._next, self._newest = position.offset + 1, position.offset
             if not self._events:
                 self._taken = position.epoch, position.offset
