@@ -2,7 +2,6 @@
 
 Read the modules in this order; each one uses only those above it:
 
-- `buckets`: one token bucket, which serves as speed limit, rate limit and strike counter
 - `world`: the rules of the game, pure (no I/O, no clock, no Trio)
 - `pilots`: who steers a bot
 - `wire`: the messages, as they stand on the wire

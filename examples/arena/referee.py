@@ -1,8 +1,9 @@
-"""The referee watches one client: what is too much, and when it is enough. Pure."""
+"""The referee watches one client: what is too much, and when it is enough."""
 
 from __future__ import annotations
 
-from .buckets import Bucket
+from trioweb import TokenBucket
+
 from .world import RejectedError
 
 __all__ = ["Referee"]
@@ -19,24 +20,24 @@ PINGS_PER_SECOND, PING_BURST = 2, 10
 
 
 class Referee:
-    """Keeps one client's accounts. ``now`` is in seconds, on any clock that only rises."""
+    """Keeps one client's accounts."""
 
-    def __init__(self, tick_rate: int, now: float) -> None:
+    def __init__(self, tick_rate: int) -> None:
         rate = tick_rate * INPUT_TOLERANCE
-        self._inputs = Bucket(rate, tick_rate * INPUT_BURST_SECONDS, now)
-        self._pings = Bucket(PINGS_PER_SECOND, PING_BURST, now)
-        self._patience = Bucket(FORGIVEN_PER_SECOND, STRIKES - 1, now)
+        self._inputs = TokenBucket(rate, tick_rate * INPUT_BURST_SECONDS)
+        self._pings = TokenBucket(PINGS_PER_SECOND, PING_BURST)
+        self._patience = TokenBucket(FORGIVEN_PER_SECOND, STRIKES - 1)
 
-    def check_input(self, now: float) -> None:
+    def check_input(self) -> None:
         """Count an input; raises `RejectedError` if they come too fast."""
-        if not self._inputs.take(now):
+        if not self._inputs.take_nowait():
             raise RejectedError("inputs come faster than ticks")
 
-    def check_ping(self, now: float) -> None:
+    def check_ping(self) -> None:
         """Count a ping; raises `RejectedError` if they come too fast."""
-        if not self._pings.take(now):
+        if not self._pings.take_nowait():
             raise RejectedError(f"more than {PINGS_PER_SECOND} pings a second")
 
-    def strike(self, now: float) -> bool:
+    def strike(self) -> bool:
         """Count an offence; True when it was one too many."""
-        return not self._patience.take(now)
+        return not self._patience.take_nowait()

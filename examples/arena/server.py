@@ -139,7 +139,7 @@ class Arena:
         old = self._seat_of(join)
         if old is None:
             self._check_room()
-            referee = Referee(self.world.rules.tick_rate, trio.current_time())
+            referee = Referee(self.world.rules.tick_rate)
             seat = Seat(self.world.join(join.name), join.key, referee)
         else:
             self.world.restart_inputs(old.player)
@@ -193,11 +193,10 @@ class Arena:
         async for message in ws:
             if seat.taken_over:  # it had its message when the cancellation came
                 return
-            now = trio.current_time()
             try:
-                answer = self._judge(message, player, referee, now)
+                answer = self._judge(message, player, referee)
             except (wire.MalformedError, RejectedError) as offence:
-                if referee.strike(now):
+                if referee.strike():
                     logger.warning("%s: %s was sent off: %s", ws.id, player.name, offence)
                     reason = _fit(f"too many bad messages, the last: {offence}")
                     await ws.aclose(trioweb.CloseCode.POLICY_VIOLATION, reason)
@@ -208,16 +207,16 @@ class Arena:
                 await ws.send(wire.encode(answer))
 
     def _judge(
-        self, message: trioweb.Message, player: Player, referee: Referee, now: float
+        self, message: trioweb.Message, player: Player, referee: Referee
     ) -> wire.FromServer | None:
         """Do what one message says, and return the answer; raises for an offence."""
         match wire.decode(message):
             case wire.Input(seq, dx, dy):
-                referee.check_input(now)
+                referee.check_input()
                 self.world.accept(player, seq, dx, dy)
                 return None
             case wire.Ping(at):
-                referee.check_ping(now)
+                referee.check_ping()
                 return wire.Pong(at)
             case wire.Join():
                 raise RejectedError("you have joined already")

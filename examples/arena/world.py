@@ -21,8 +21,6 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from .buckets import Bucket
-
 __all__ = [
     "Body",
     "Coin",
@@ -159,7 +157,8 @@ class Player:
     #: The last input taken; they must rise.
     accepted: int = 0
     wishes: deque[Wish] = field(default_factory=lambda: deque[Wish](maxlen=BACKLOG))
-    pace: Bucket = field(default_factory=lambda: Bucket(PACE, SAVED))
+    #: Steps it may take, saved ones included.
+    credit: float = SAVED
 
 
 class World:
@@ -202,7 +201,6 @@ class World:
         hue = round(self._joined * 137.508 / 5) * 5 % 360
         self._joined += 1
         player = Player(self._new_id(), name, hue, bot, Body(*self._somewhere(self.rules.radius)))
-        player.pace = Bucket(PACE, SAVED, self.tick)
         self.players[player.id] = player
         return player
 
@@ -233,8 +231,10 @@ class World:
         """Advance the world by one tick."""
         self.tick += 1
         for player in self.players.values():
+            player.credit = min(SAVED, player.credit + PACE)
             moved = False
-            while player.wishes and player.pace.take(self.tick):
+            while player.wishes and player.credit >= 1:
+                player.credit -= 1
                 wish = player.wishes.popleft()
                 player.body = step(player.body, wish.dx, wish.dy, self.rules)
                 player.acknowledged = wish.seq

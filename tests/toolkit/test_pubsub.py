@@ -685,7 +685,6 @@ async def test_who_is_there_hears_of_who_comes_and_goes(autojump_clock):
         async with subscriber(hub, principal="bob") as bob:  # a quick return is none
             await bob.subscribe()
             await trio.sleep(5)
-            await bob.peer.call("unsubscribe", {"topic": "a"})
         await trio.sleep(1)
         assert len(ann.heard) == 2
         await trio.sleep(2)
@@ -693,6 +692,27 @@ async def test_who_is_there_hears_of_who_comes_and_goes(autojump_clock):
             ("join", {"topic": "a", "user": "bob"}),
             ("leave", {"topic": "a", "user": "bob"}),
         ]
+
+
+async def test_who_unsubscribes_or_is_unsubscribed_leaves_at_once(autojump_clock):
+    async with Hub(SEEN) as hub, subscriber(hub, principal="ann") as ann:
+        await ann.subscribe()
+        async with subscriber(hub, principal="bob") as bob, subscriber(hub, principal="bob") as two:
+            await bob.subscribe()
+            await two.subscribe()
+            await bob.peer.call("unsubscribe", {"topic": "a"})
+            await trio.sleep(1)
+            assert len(ann.heard) == 2  # there is another page of his
+            await two.subscribe()  # anew, which is no leave
+            await two.peer.call("unsubscribe", {"topic": "a"})
+            assert await ann.hear(3)
+            assert ann.heard[2] == ("leave", {"topic": "a", "user": "bob"})
+            await two.subscribe()
+            await ann.hear(4)
+            (link,) = (one for one in hub._node._links if one.principal == "bob")
+            expelled: Any = _PeerOf(link)
+            assert hub.unsubscribe(expelled, "a")
+            assert (await ann.hear(5))[4] == ("leave", {"topic": "a", "user": "bob"})
 
 
 async def test_whoever_is_identified_is_seen_with_what_others_are_told(autojump_clock):

@@ -57,9 +57,9 @@ export class Session extends EventTarget {
   #state = "connecting";
   #close = null; // how the last connection ended
   #onEnd;
-  #hurry = () => this.#comeBack();
+  #hurry = () => this.retry();
   #doubt = () => this.#link?.probe();
-  #show = () => document.visibilityState === "visible" && this.#comeBack();
+  #show = () => document.visibilityState === "visible" && this.retry();
 
   // `url` is a text or a URL, or a function that returns (a promise of) one for each attempt, for tokens that
   // grow old. A path is one of the page's own server.
@@ -145,6 +145,16 @@ export class Session extends EventTarget {
   }
 
   // ---- The end ----
+
+  // Find out now whether the server can be reached: the user asks for it, the network is back, or the page is seen
+  // again. It does not try more often than the backoff begins.
+  retry() {
+    this.#link?.probe();
+    if (this.#state !== "waiting") return;
+    clearTimeout(this.#timer);
+    const rest = this.#triedAt + this.#backoff.base - performance.now();
+    this.#timer = setTimeout(() => void this.#connect(), Math.max(rest, 0));
+  }
 
   // End the session for good. What waits in the queue is lost, and what waits for an answer rejects. Resolves to
   // {code, reason}, as `closed` does.
@@ -266,15 +276,6 @@ export class Session extends EventTarget {
     if (delay === null) return this.#finish(this.#close, "too many attempts have failed");
     this.#enter("waiting", { close: this.#close, delay });
     this.#timer = setTimeout(() => void this.#connect(), delay);
-  }
-
-  // The network is back, or the page is seen again: find out now, but not more often than the backoff begins.
-  #comeBack() {
-    this.#link?.probe();
-    if (this.#state !== "waiting") return;
-    clearTimeout(this.#timer);
-    const rest = this.#triedAt + this.#backoff.base - performance.now();
-    this.#timer = setTimeout(() => void this.#connect(), Math.max(rest, 0));
   }
 
   #enter(state, detail = {}) {

@@ -213,6 +213,8 @@ export class Session extends EventTarget {
   publish(topic: string, data: unknown, options?: CallOptions): Promise<Position | null>;
   history<T = any>(topic: string, options?: HistoryOptions): Promise<History<T>>;
   presence(topic: string, options?: CallOptions): Promise<User[]>;
+  /** Do not wait for the next attempt; where there is a connection, find out whether it lives. */
+  retry(): void;
   close(code?: number, reason?: string): Promise<Close>;
   statistics(): Statistics;
   addEventListener<K extends keyof SessionEvents>(

@@ -187,8 +187,8 @@ class LiveTopic:
         else:
             audience.links[subscription.link] = subscription
 
-    def leave(self, subscription: Subscription) -> None:
-        """Send nothing more."""
+    def leave(self, subscription: Subscription, *, for_good: bool = False) -> None:
+        """Send nothing more. ``for_good``: nobody waits for this user to come back."""
         self._joining.pop(subscription, None)
         self._forget_recent()
         if subscription in self._early:
@@ -198,7 +198,7 @@ class LiveTopic:
             del audience.links[subscription.link]
         subscription.is_joined = False
         if subscription.visit is not None:
-            subscription.visit.leave()
+            subscription.visit.leave(for_good=for_good)
 
     def end(self, code: str, message: str) -> None:
         """End it: tell the subscribers that no events come any more."""

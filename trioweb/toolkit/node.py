@@ -250,12 +250,12 @@ class Node:
         subscription = own[topic] = live.begin(link, format_)
         return subscription
 
-    def unsubscribe(self, link: Link, topic: str) -> bool:
+    def unsubscribe(self, link: Link, topic: str, *, for_good: bool = False) -> bool:
         """End a link's subscription to a topic; return whether there was one."""
         subscription = self._links.get(link, {}).get(topic)
         if subscription is None:
             return False
-        self.leave(subscription)
+        self.leave(subscription, for_good=for_good)
         return True
 
     def expel(self, link: Link, topic: str, code: str, message: str) -> bool:
@@ -265,10 +265,10 @@ class Node:
             return False
         subscription.expelled = CallError(code, message)
         subscription.topic.tell_end(subscription, code, message)
-        self.leave(subscription)
+        self.leave(subscription, for_good=True)
         return True
 
-    def leave(self, subscription: Subscription) -> None:
+    def leave(self, subscription: Subscription, *, for_good: bool = False) -> None:
         """End a subscription, unless it is over already."""
         live, link = subscription.topic, subscription.link
         own = self._links.get(link)
@@ -277,7 +277,7 @@ class Node:
             if not own:
                 del self._links[link]
                 link.forget(self._link_ended)
-        live.leave(subscription)
+        live.leave(subscription, for_good=for_good)
         self._vanish(live)
 
     def _link_ended(self, link: Link) -> None:

@@ -81,7 +81,8 @@ class Hub:
 
     Topics with presence know who is there on this node: ``identify(peer)`` returns the user and
     what the others are told of it, as it stands the peer's principal and None; a peer whose user
-    is None is not seen. A user who leaves is gone after ``grace`` seconds (`Presence`).
+    is None is not seen. A user whose last connection is lost is gone after ``grace`` seconds
+    (`Presence`); one who unsubscribes is gone at once.
 
     A hub serves the methods ``subscribe``, ``unsubscribe``, ``publish``, ``history`` and
     ``presence`` (:doc:`/reference/wire`) to all peers that have its `methods`. A publication that
@@ -240,7 +241,7 @@ class Hub:
 
     async def _unsubscribe(self, peer: Peer, topic: str) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
-        self._node.unsubscribe(peer.link, topic)
+        self._node.unsubscribe(peer.link, topic, for_good=True)
 
     async def _publish(self, peer: Peer, topic: str, data: Any) -> Position | None:
         await self._allow(peer, "publish", topic)

@@ -78,7 +78,7 @@ export class Chat extends EventTarget {
   current = null;
   people = new Map(); // name -> what is known of whoever is in the chat
   here = new Map(); // the same for the room that is open
-  outgoing = load(sessionStorage, "chat.outgoing", []); // {key, to, text, at, state: "waiting", "sent" or "failed"}
+  outgoing = []; // {key, to, text, at, state: "waiting", "sent" or "failed"}
   connection = { state: "connecting" };
   #session;
   #room = null; // the subscription to who is in the open room
@@ -101,19 +101,21 @@ export class Chat extends EventTarget {
     if (detail.state === "open") void this.#greet();
     if (detail.state !== "closed") return;
     const { code, reason } = detail.close;
+    if (code === KICKED) this.#discardAll();
     if (code === KICKED) this.#tell("kicked", { reason });
     else if (code === 1008) this.#tell("refused", { reason });
     else if (code !== 1000) this.#tell("ended", { reason: reason || `code ${code}` });
   }
 
   async #greet() {
-    const hello = await this.#session.call("hello").catch(() => null);
-    if (!hello) return; // the connection's end says why
+    const hello = await this.#again(() => this.#session.call("hello"));
+    if (!hello) return; // the session's end says why
     this.isModerator = hello.is_moderator;
     if (this.me) return;
     this.me = hello.name;
     this.maxText = hello.max_text;
     this.#seen = load(localStorage, `chat.seen.${this.me}`, {});
+    this.outgoing = load(sessionStorage, `chat.outgoing.${this.me}`, []); // of the page before it was loaded anew
     for (const room of hello.rooms) {
       const feed = new Feed(`room/${room}`);
       this.conversations.set(`#${room}`, new Conversation(`#${room}`, feed));
@@ -132,8 +134,12 @@ export class Chat extends EventTarget {
     void this.#send();
   }
 
+  retry() {
+    this.#session.retry();
+  }
+
   leave() {
-    save(sessionStorage, "chat.outgoing", []);
+    this.#discardAll();
     void this.#session.close();
   }
 
@@ -319,6 +325,11 @@ export class Chat extends EventTarget {
     this.#arrived(key);
   }
 
+  #discardAll() {
+    this.outgoing = [];
+    if (this.me) this.#sorted();
+  }
+
   #arrived(key) {
     const at = this.outgoing.findIndex((one) => one.key === key);
     if (at < 0) return;
@@ -327,7 +338,7 @@ export class Chat extends EventTarget {
   }
 
   #sorted() {
-    save(sessionStorage, "chat.outgoing", this.outgoing.filter((one) => one.state === "waiting"));
+    save(sessionStorage, `chat.outgoing.${this.me}`, this.outgoing.filter((one) => one.state === "waiting"));
     this.#tell("outgoing");
   }
 

@@ -10,6 +10,7 @@ const text = $("text");
 
 let chat = null;
 let countdown = null;
+let wasAtEnd = true;
 
 const list = (names) => new Intl.ListFormat("en").format(names);
 
@@ -27,7 +28,7 @@ function drawLog() {
 function drawOutgoing() {
   const rows = chat.outgoing.filter((one) => one.to === chat.current?.name).map((one, at) => {
     const row = bubble({ ...one, by: chat.me, mine: true }, false);
-    if (at === 0) row.classList.add("first");
+    row.classList.toggle("first", at === 0 && !chat.current.messages.at(-1)?.mine);
     row.classList.toggle("failed", one.state === "failed");
     const words = { waiting: chat.connection.state === "open" ? "" : "Leaves when the connection is back", failed: `Not sent: ${one.why}` };
     const status = make("div", "status", words[one.state] ?? "");
@@ -47,9 +48,9 @@ const toEnd = () => (scroll.scrollTop = scroll.scrollHeight);
 
 // Change what is shown, and stay where we are: at the end, or at what is being read.
 function staying(change) {
-  const wasAtEnd = isAtEnd();
+  const stays = isAtEnd();
   change();
-  if (wasAtEnd) toEnd();
+  if (stays) toEnd();
   $("to-end").hidden = isAtEnd();
 }
 
@@ -110,7 +111,7 @@ function person([name, { moderator }]) {
   button.dataset.place = `person ${name}`;
   button.disabled = isMe;
   button.append(face(name), make("span", "label", isMe ? `${name} (you)` : name));
-  if (moderator) button.append(Object.assign(make("span", "tag", "mod"), { title: "Moderator" }));
+  if (moderator && !isMe) button.append(Object.assign(make("span", "tag", "mod"), { title: "Moderator" }));
   if (!isMe) button.title = `Talk to ${name} in private`;
   button.onclick = () => go(chat.with(name));
   item.append(button);
@@ -167,7 +168,7 @@ function go(conversation) {
   show(null);
   chat.open(conversation);
   text.value = conversation.draft;
-  text.placeholder = conversation.isRoom ? `Message ${conversation.title}` : `Message ${conversation.title} in private`;
+  text.placeholder = `Message ${conversation.title}`;
   $("title").textContent = conversation.title;
   grow();
   if (matchMedia("(hover: hover)").matches) text.focus();
@@ -208,8 +209,7 @@ function drawConnection({ state, delay = 0 }) {
   const due = performance.now() + delay;
   const say = () => {
     const rest = Math.ceil((due - performance.now()) / 1000);
-    const next = state === "waiting" && rest > 0 ? `Next attempt in ${rest} s.` : "Trying again …";
-    $("banner").lastElementChild.textContent = `The connection is lost. ${next} What you write is kept.`;
+    $("next").textContent = rest > 0 ? `Next attempt in ${rest} s.` : "Trying again …";
   };
   if (state === "open") $("banner").hidden = true;
   else if (state === "waiting") {
@@ -244,7 +244,13 @@ function door(title, words, reason = "") {
 
 function enter(name) {
   const mine = (chat = new Chat(name, sessionStorage.getItem("chat.word") ?? ""));
-  $("door").querySelector(".primary").disabled = true;
+  const join = $("door").querySelector(".primary");
+  join.disabled = true;
+  setTimeout(() => {
+    if (chat !== mine || mine.me || mine.connection.state === "closed") return;
+    door("Chat", "Joining …");
+    join.disabled = true;
+  }, 500);
   const on = (type, listener) => mine.addEventListener(type, ({ detail }) => chat === mine && listener(detail));
   on("welcome", () => {
     localStorage.setItem("chat.name", chat.me);
@@ -290,7 +296,7 @@ function enter(name) {
     if (isSame && conversation.messages.length) scroll.scrollTop = scroll.scrollHeight - fromEnd;
     else toEnd();
     const divider = $("log").querySelector(".new");
-    if (divider && !isSame) divider.scrollIntoView({ block: "center" });
+    if (divider && !isSame) scroll.scrollTop = divider.offsetTop - scroll.clientHeight / 3;
     $("to-end").hidden = isAtEnd();
   });
 }
@@ -314,10 +320,12 @@ text.onkeydown = (event) => {
   event.preventDefault();
   submit();
 };
-scroll.onscroll = () => ($("to-end").hidden = isAtEnd());
+scroll.onscroll = () => ($("to-end").hidden = wasAtEnd = isAtEnd());
+new ResizeObserver(() => wasAtEnd && toEnd()).observe(scroll);
 $("to-end").onclick = toEnd;
 $("earlier").onclick = () => chat.earlier(chat.current);
 $("keep").onclick = () => $("kick").close();
+$("retry").onclick = () => chat.retry();
 $("leave").onclick = () => {
   chat.leave();
   localStorage.removeItem("chat.name");
@@ -331,7 +339,6 @@ $("open-people").onclick = () => {
 };
 for (const one of document.querySelectorAll("[data-close]")) one.onclick = () => show(null);
 addEventListener("focus", () => chat?.me && chat.read());
-addEventListener("resize", () => isAtEnd() && toEnd());
 addEventListener("keydown", (event) => {
   if (event.key === "Escape") show(null);
   if (!event.altKey || !["ArrowUp", "ArrowDown"].includes(event.key) || !chat?.me) return;

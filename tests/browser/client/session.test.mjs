@@ -289,6 +289,24 @@ test("a link that is busy sending is slow, not dead", async () => {
   assert.equal(session.state, "waiting");
 });
 
+test("who cannot wait for the next attempt asks for one, not more often than the backoff begins", async () => {
+  const { session, socket } = await begin({ heartbeat: { interval: 20_000, timeout: 10_000 } });
+  session.retry(); // there is a connection: is it alive?
+  socket.takeOne({ method: "ping" });
+  await socket.end();
+  await clock.advance(500);
+  await latest().end(); // the next wait is 1 s
+  const attempts = FakeSocket.made.length;
+  session.retry();
+  session.retry();
+  await clock.advance(500);
+  assert.equal(FakeSocket.made.length, attempts + 1);
+  await session.close();
+  session.retry();
+  await clock.advance(1e6);
+  assert.equal(FakeSocket.made.length, attempts + 1);
+});
+
 // ---- The page ----------------------------------------------------------------------------------------------
 
 test("a page listens to the network and to being seen, and stops at the end", async () => {
