@@ -375,6 +375,7 @@ async def test_who_is_expelled_while_its_answer_is_made_does_not_get_in(before):
     store = Gated()
     async with Hub(HISTORY, store=store) as hub, subscriber(hub) as one:
         start = await hub.publish("a", 1)
+        assert start is not None
         await hub.publish("a", "secret")
         store.before, store.read_gate = before, trio.Event()
         async with trio.open_nursery() as nursery:
