@@ -61,7 +61,6 @@ class Inbox(InLane):
         "_listeners",
         "_machine",
         "_most_bytes",
-        "_most_messages",
         "_outbox",
         "_owner",
         "_parked",
@@ -71,6 +70,7 @@ class Inbox(InLane):
         "last_heard",
         "messages_received",
         "meter",
+        "most_messages",
         "pace",
         "pending",
         "read_size",
@@ -83,9 +83,9 @@ class Inbox(InLane):
         self._framer = machine.framer
         self._outbox = outbox
         self._limits = limits
-        #: The mark, in numbers that the framer takes.
+        # The mark, in numbers that the framer takes.
         self._most_bytes = int(min(limits.inbox_bytes, _UNBOUNDED))
-        self._most_messages = int(min(limits.inbox_messages, _UNBOUNDED))
+        self.most_messages = int(min(limits.inbox_messages, _UNBOUNDED))
         self._owner = owner
         self._changed = Parking()
         self._heard = Parking()
@@ -199,14 +199,14 @@ class Inbox(InLane):
         self._mark()
 
     def _mark(self) -> None:
-        if self.inbox_size >= self._most_bytes or len(self.inbox) >= self._most_messages:
+        if self.inbox_size >= self._most_bytes or len(self.inbox) >= self.most_messages:
             self.is_full = True
 
     def pull_plain(self, now: float | None = None) -> None:
         """Decode what needs no second thought, in bulk; ``now`` is the time, if that is known."""
         inbox = self.inbox
         before = len(inbox)
-        room, most = self._most_bytes - self.inbox_size, self._most_messages - before
+        room, most = self._most_bytes - self.inbox_size, self.most_messages - before
         self.inbox_size += self._framer.pull(inbox, room, most)
         self.messages_received += len(inbox) - before
         if self.meter is not None and len(inbox) > before:
