@@ -244,6 +244,42 @@ async def test_even_turning_one_client_away_is_bounded(clock: MockClock) -> None
         assert server.statistics().refused == {"client": 32, "cut": 8}
 
 
+async def test_so_it_is_where_a_proxy_tells_who_comes(clock: MockClock) -> None:
+    """Each refused one holds the link open, so that its answer arrives."""
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(
+            serving(guard=Guard(per_client=1), proxies=PROXIES, authenticate=None, heartbeat=None)
+        )
+        await stack.enter_async_context(upgraded(server))
+        peers = [await stack.enter_async_context(dialling(server)) for _ in range(40)]
+        for peer in peers:
+            await peer.send(asking())
+        while sum(server.statistics().refused.values()) < 40:
+            await trio.sleep(0.01)
+        answers = [await peer.rest() for peer in peers]
+        assert sum(answer.startswith(b"HTTP/1.1 429") for answer in answers) == 32
+        assert answers.count(b"") == 8
+        assert server.statistics().refused == {"client": 32, "cut": 8}
+
+
+async def test_by_the_proxy_protocol_handshakes_under_way_count_too(clock: MockClock) -> None:
+    proxies = TrustedProxies(["127.0.0.1"], proxy_protocol=True)
+    line = b"PROXY TCP4 192.0.2.%d 192.0.2.9 1000 80\r\n"
+    async with (
+        serving(guard=Guard(per_client=1), proxies=proxies, authenticate=None) as server,
+        dialling(server) as mute,
+        dialling(server) as second,
+        dialling(server) as other,
+    ):
+        await mute.send(line % 1)
+        while server.statistics().clients < 1:
+            await trio.sleep(0.01)
+        await second.send(line % 1 + asking())
+        assert (await second.answer()).status == 429
+        await other.send(line % 2 + asking())
+        assert (await other.answer()).status == 101
+
+
 async def test_handshakes_come_no_faster_than_their_rate(clock: MockClock) -> None:
     guard = Guard(handshakes=Rate(0.5, burst=3))
     async with serving(guard=guard, heartbeat=None) as server:

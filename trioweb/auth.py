@@ -213,15 +213,16 @@ async def admit(ws: WebSocket, authenticate: Authenticate, timeouts: Timeouts) -
         assert first is not None
         if not await first.admit(ws, timeouts):
             return False
-    if ws.credential is not None:
-        ws.credential.begin(lifecycle_of(ws))
-    return True
+    if ws.credential is None:
+        return True
+    ws.credential.begin(lifecycle_of(ws))
+    return not ws.credential.expired
 
 
 def dismiss(ws: WebSocket) -> None:
     """Forget a connection whose handler is over."""
     if ws.credential is not None:
-        ws.credential.end()
+        ws.credential.end(lifecycle_of(ws))
 
 
 def _first_message(authenticate: Authenticate) -> FirstMessage | None:

@@ -67,6 +67,8 @@ async def handshake(
                     # Asked for its names now: a socket that has broken no longer tells them.
                     ends = StreamTransport(stream)
                     stream, source = await enter(stream, options.ssl_context, options.proxies)
+                    if source is not None and options.proxies and options.proxies.header is None:
+                        visit.identify(source)
                     scheme = "http" if as_tls(stream) is None else "https"
                     client = _Client(adapt(stream), ends, source, scheme, visit)
                 return await _Exchange(client, options, attendant, draining, scope).run()
@@ -158,6 +160,9 @@ class _Exchange:
             request = self._as_made(read)
             self._client.visit.identify(request.client_address)
             await trio.lowlevel.checkpoint_if_cancelled()  # too late is too late, and logged so
+            if self._client.visit.cut:
+                logger.info("%s: cut, too many are being turned away", self._name(request))
+                return None
         except BadRequest as bad:
             self._client.visit.count("request")
             await trio.lowlevel.checkpoint_if_cancelled()

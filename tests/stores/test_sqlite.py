@@ -199,9 +199,31 @@ async def test_a_cancelled_block_closes_the_file(path):
             await store.append("a", b"1", KEEP)
             scope.cancel()
     assert scope.cancelled_caught
+    assert store._reader._connection is None
+    assert store._writer._connection is None
     gc.collect()  # a connection that was left open would warn
     async with SQLiteStore(path) as store:
         assert (await store.read("a", **ALL)).position.offset == 1
+
+
+async def test_a_cancelled_block_finishes_the_appends_that_are_under_way(path):
+    acknowledged = []
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery, SQLiteStore(path) as store:
+
+            async def append(number):
+                await store.append("a", b"%d" % number, KEEP)
+                acknowledged.append(number)
+
+            for number in range(50):
+                nursery.start_soon(append, number)
+            await trio.lowlevel.checkpoint()
+            scope.cancel()
+    with sqlite3.connect(path) as connection:
+        (count,) = connection.execute("SELECT count(*) FROM entries").fetchone()
+    connection.close()
+    assert count == len(acknowledged)
+    assert not (path.parent / f"{path.name}-wal").exists()  # the last one to close takes it away
 
 
 async def test_a_failure_is_everybodys_and_the_next_transaction_works(path):

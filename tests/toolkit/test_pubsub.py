@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -28,7 +29,8 @@ from trioweb.stores.memory import MemoryStore
 from trioweb.toolkit.attach import attach
 from trioweb.toolkit.live import LiveTopic
 from trioweb.toolkit.pubsub import Hub
-from trioweb.toolkit.rpc import JSON, MSGPACK
+from trioweb.toolkit.rpc import JSON, MSGPACK, serve_peer
+from trioweb.toolkit.wire import Call
 
 KEPT = TopicOptions(history=Retention())
 HISTORY = {"*": KEPT}
@@ -368,6 +370,32 @@ async def test_the_application_ends_a_subscription():
         assert hub.statistics().topics == 0
 
 
+@pytest.mark.parametrize("before", [True, False])
+async def test_who_is_expelled_while_its_answer_is_made_does_not_get_in(before):
+    store = Gated()
+    async with Hub(HISTORY, store=store) as hub, subscriber(hub) as one:
+        start = await hub.publish("a", 1)
+        assert start is not None
+        await hub.publish("a", "secret")
+        store.before, store.read_gate = before, trio.Event()
+        async with trio.open_nursery() as nursery:
+
+            async def subscribe():
+                error = await refused(one.subscribe(position=place(start)))
+                assert (error.code, error.message) == ("forbidden", "out")
+
+            nursery.start_soon(subscribe)
+            await wait_all_tasks_blocked()
+            (link,) = hub._node._links
+            peer: Any = _PeerOf(link)
+            assert hub.unsubscribe(peer, "a", "forbidden", "out")
+            store.read_gate.set()
+        await hub.publish("a", 3)
+        await wait_all_tasks_blocked()
+        assert one.heard == []
+        assert hub.statistics().subscriptions == 0
+
+
 class _PeerOf:
     def __init__(self, link):
         self.link = link
@@ -504,6 +532,34 @@ async def test_publications_have_a_bound_and_must_be_sayable():
         for value in (object(), 2**70, {(1, 2): 3}):
             with pytest.raises(TypeError):
                 await hub.publish("a", value)
+
+
+@pytest.mark.parametrize("opening", ["[", '{"a":'])
+async def test_what_is_nested_too_deep_to_be_said_everywhere_is_refused(opening):
+    closing = "]" if opening == "[" else "}"
+    store, broker = MemoryStore(), MemoryBroker()
+    answers = set()
+    for depth in range(100, 1000, 10):
+        data = opening * depth + "1" + closing * depth
+        call = JSON.encode(Call(1, "publish", {"topic": "a", "data": "?"}))
+        assert isinstance(call, str)
+        async with (
+            Hub(HISTORY, store=store, broker=broker, authorise=lambda *_: True) as here,
+            Hub(HISTORY, store=store, broker=broker) as there,
+            subscriber(there) as one,
+            trio.open_nursery() as nursery,
+        ):
+            ours, theirs = channel_pair()
+            nursery.start_soon(serve_peer, theirs, here.methods)
+            await one.subscribe()
+            await ours.send(call.replace('"?"', data))
+            answer = msgspec.json.decode(await ours.receive())
+            await one.peer.call("history", {"topic": "a", "limit": 1000})
+            await wait_all_tasks_blocked()
+            assert len(one.heard) == (answer["type"] == "result")
+            answers.add(answer.get("code"))
+            await ours.aclose()
+    assert answers == {None, "invalid"}
 
 
 async def test_a_large_recovery_is_told_not_to_be_one():
@@ -767,6 +823,67 @@ async def test_what_the_broker_does_not_take_is_announced_when_it_does(autojump_
         assert sorted(one.heard) == [(1, 1), (1, 1), (2, 2), (2, 2)]
         assert here.statistics().postponed == 4
         assert here.statistics().given_up == 0
+
+
+class Holding(MemoryBroker):
+    """What is to be published waits until a test says what becomes of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.gates: list[trio.Event] = []
+        self.holds = self.delivers = False
+
+    async def publish(self, topic, data, /):
+        if self.holds:
+            gate = trio.Event()
+            self.gates.append(gate)
+            await gate.wait()
+            if self.delivers:
+                await super().publish(topic, data)
+            raise BrokerFailed("perhaps")
+        await super().publish(topic, data)
+
+
+async def test_a_publisher_that_is_cancelled_at_the_broker_has_published(autojump_clock):
+    store, broker = MemoryStore(), Holding()
+    async with (
+        Hub(HISTORY, store=store, broker=broker) as here,
+        Hub(HISTORY, store=store, broker=broker) as there,
+        subscriber(there) as one,
+    ):
+        await one.subscribe()
+        broker.holds = True
+        with trio.move_on_after(1) as scope:
+            await here.publish("a", 1)
+        assert scope.cancelled_caught
+        assert (await store.read("a", limit=1, max_bytes=1)).position.offset == 1
+        broker.holds = False
+        assert await one.hear(1) == [(1, 1)]
+
+
+async def test_the_newest_number_that_the_broker_did_not_take_is_announced(autojump_clock):
+    store, broker = MemoryStore(), Holding()
+    async with (
+        Hub(HISTORY, store=store, broker=broker) as here,
+        Hub(HISTORY, store=store, broker=broker) as there,
+        subscriber(there) as one,
+        trio.open_nursery() as nursery,
+    ):
+        await one.subscribe()
+        broker.holds = True
+        for number in (1, 2):
+            nursery.start_soon(here.publish, "a", number)
+            await wait_all_tasks_blocked()
+        first, second = broker.gates
+        second.set()
+        await wait_all_tasks_blocked()
+        broker.delivers = True
+        first.set()
+        await wait_all_tasks_blocked()
+        broker.holds = broker.delivers = False
+        for gate in broker.gates:
+            gate.set()
+        assert await one.hear(2) == [(1, 1), (2, 2)]
 
 
 async def test_a_topic_that_is_forgotten_and_wanted_again_is_heard(autojump_clock):

@@ -159,6 +159,8 @@ export class Session extends EventTarget {
   // End the session for good. What waits in the queue is lost, and what waits for an answer rejects. Resolves to
   // {code, reason}, as `closed` does.
   close(code = 1000, reason = "") {
+    if (code !== 1000 && !(Number.isInteger(code) && code >= 3000 && code < 5000)) throw new RangeError("code: 1000, or from 3000 to 4999");
+    if (new TextEncoder().encode(reason).length > 123) throw new RangeError("reason: at most 123 bytes");
     const link = this.#link;
     this.#finish({ code, reason }, "the session was closed");
     link?.close(code, reason);
@@ -178,6 +180,7 @@ export class Session extends EventTarget {
       queuedBytes: this.#outbox.bytes,
       calls: this.#calls.size,
       answers: this.#answers.size,
+      droppedNotifications: this.#answers.dropped,
       subscriptions: this.#topics.size,
     };
   }
@@ -255,7 +258,7 @@ export class Session extends EventTarget {
   }
 
   #begin(link) {
-    link.isReady = true;
+    link.ready();
     // Before all that waits in the queue: an answer may be about what is published on a topic.
     this.#topics.open(link);
     this.#outbox.flush();
@@ -274,8 +277,9 @@ export class Session extends EventTarget {
     if (isTerminal(code)) return this.#finish(this.#close, "the connection was closed for good");
     const delay = this.#backoff.next();
     if (delay === null) return this.#finish(this.#close, "too many attempts have failed");
-    this.#enter("waiting", { close: this.#close, delay });
+    // Before it is told: who hears of it may close the session.
     this.#timer = setTimeout(() => void this.#connect(), delay);
+    this.#enter("waiting", { close: this.#close, delay });
   }
 
   #enter(state, detail = {}) {

@@ -189,6 +189,8 @@ export interface Statistics {
   readonly queuedBytes: number;
   readonly calls: number;
   readonly answers: number;
+  /** Notifications of the server's that were left out, for as many methods ran as may. */
+  readonly droppedNotifications: number;
   readonly subscriptions: number;
 }
 

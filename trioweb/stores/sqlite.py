@@ -94,8 +94,10 @@ class SQLiteStore:
 
     async def aclose(self) -> None:
         """Finish what is under way and close the file. Later calls: `trio.ClosedResourceError`."""
-        await self._reader.aclose()
-        await self._writer.aclose()
+        try:
+            await self._reader.aclose()
+        finally:  # it ends with a checkpoint, which may raise
+            await self._writer.aclose()
 
     async def append(self, topic: str, data: bytes, /, retention: Retention) -> Position:
         """Keep an entry under the next number, and return that once it is on the disk."""

@@ -7,6 +7,7 @@ from functools import partial
 import trio
 
 from ..config import HubLimits, Overflow, Policy, TopicOptions
+from ..errors import CallError
 from ..positions import Position
 from ..types import Message
 from .attach import Link
@@ -42,7 +43,7 @@ class Subscription:
     which number the events follow.
     """
 
-    __slots__ = ("farewell", "format", "is_joined", "link", "number", "topic", "visit")
+    __slots__ = ("expelled", "farewell", "format", "is_joined", "link", "number", "topic", "visit")
 
     def __init__(self, topic: LiveTopic, link: Link, format_: Format) -> None:
         self.topic = topic
@@ -52,6 +53,8 @@ class Subscription:
         self.number = 0
         #: What it hears once it has its answer, if the topic ended before that.
         self.farewell: Message | None = None
+        #: What it was told when the application ended it.
+        self.expelled: CallError | None = None
         #: Whether it gets events.
         self.is_joined = False
         #: Its presence, where the topic has that.

@@ -185,7 +185,8 @@ class Node:
         """Return a subscription that is joining, and its answer, which is None without history.
 
         As soon as the answer is on its way `LiveTopic.join` must be called; `leave` if it is
-        not sent. It takes the place of a subscription of the same link, if there is one.
+        not sent. It takes the place of a subscription of the same link, if there is one. Raises
+        `CallError` for one that is expelled meanwhile.
         """
         options = self._options(topic)
         while True:
@@ -198,13 +199,17 @@ class Node:
                 if self._relay is not None and not live.is_heard:
                     await self._relay.hear(topic)
                     live.is_heard = True
-                if options.history is None:
-                    live.follow(subscription, None)
-                    return subscription, None
-                recovery = await self._recover(live, position, recover_, limit)
+                recovery = None
+                if options.history is not None:
+                    recovery = await self._recover(live, position, recover_, limit)
             except BaseException:
                 self.leave(subscription)
                 raise
+            if subscription.expelled is not None:
+                raise subscription.expelled
+            if recovery is None:
+                live.follow(subscription, None)
+                return subscription, None
             if subscription.farewell is None:  # else the topic has ended meanwhile: another begins
                 if live.follow(subscription, recovery.position):
                     break
@@ -258,6 +263,7 @@ class Node:
         subscription = self._links.get(link, {}).get(topic)
         if subscription is None:
             return False
+        subscription.expelled = CallError(code, message)
         subscription.topic.tell_end(subscription, code, message)
         self.leave(subscription, for_good=True)
         return True

@@ -11,6 +11,12 @@ from .wire import Event, Format, Notify
 
 __all__ = ["Publication", "gap_notice", "pack", "unpack", "unsubscribed_notice"]
 
+#: Lists in lists that are taken without a closer look.
+_NESTED = 200
+#: How much deeper data must be sayable than it is: it is read again inside of answers, on other
+#: nodes, and further down the stack.
+_MARGIN = 200
+
 _packer = msgspec.msgpack.Encoder()
 _json = msgspec.json.Encoder()
 
@@ -19,9 +25,15 @@ def pack(data: Any) -> bytes:
     """Return data as the MessagePack that stores and brokers hold.
 
     Raises `TypeError` for what cannot be said in both formats: whoever subscribes reads either.
+    Also for what is nested so deep that it can be said here, and perhaps not elsewhere.
     """
     try:
-        _json.encode(data)
+        text = _json.encode(data)
+        if text.count(b"[") + text.count(b"{") > _NESTED:
+            nested = data
+            for _ in range(_MARGIN):
+                nested = [nested]
+            _json.encode(nested)
         return _packer.encode(data)
     except (OverflowError, ValueError, RecursionError) as error:
         raise TypeError(f"not a value that can be published: {error}") from error

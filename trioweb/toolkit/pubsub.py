@@ -170,7 +170,7 @@ class Hub:
 
         When this returns the store has the event, and it is on its way to the subscribers of this
         node and to the broker. Who is slow never makes this wait: it meets the topic's overflow
-        policy. Cancelled means that it was not published, as far as the store can tell.
+        policy. Cancelled means that it was not published, unless the store had it by then.
 
         Raises `CallError` "not-found" for no topic, `TypeError` for data that JSON or MessagePack
         cannot express, `ValueError` for more than `HubLimits.publication`, `trioweb.StoreFailed`;

@@ -104,8 +104,8 @@ class Relay:
     async def publish(self, topic: str, epoch: str | None, offset: int, packed: bytes) -> None:
         """Give an event to the other nodes.
 
-        A numbered one that the broker does not take is announced later. For others this raises
-        `trioweb.BrokerFailed`.
+        A numbered one that the broker does not take, or not before this is cancelled, is announced
+        later. For others this raises `trioweb.BrokerFailed`.
         """
         try:
             await self._send(topic, Carried(self.node, epoch, offset, packed))
@@ -113,13 +113,22 @@ class Relay:
             if epoch is None:
                 raise
             logger.warning("the broker did not take %s of %.80r: %s", offset, topic, error)
-            self.postponed += 1
-            self._owed.pop(topic, None)
-            self._owed[topic] = (epoch, offset)
-            if len(self._owed) > _OWED:
-                del self._owed[next(iter(self._owed))]
-                self.given_up += 1
-            self._owing.set()
+            self._owe(topic, epoch, offset)
+        except trio.Cancelled:
+            if epoch is not None:
+                self._owe(topic, epoch, offset)
+            raise
+
+    def _owe(self, topic: str, epoch: str, offset: int) -> None:
+        self.postponed += 1
+        owed = self._owed.pop(topic, None)
+        if owed is not None and owed[0] == epoch:  # the broker may have failed a later one before
+            offset = max(offset, owed[1])
+        self._owed[topic] = (epoch, offset)
+        if len(self._owed) > _OWED:
+            del self._owed[next(iter(self._owed))]
+            self.given_up += 1
+        self._owing.set()
 
     async def hear(self, topic: str) -> None:
         """Listen to a topic: what is published after this arrives."""
