@@ -124,6 +124,29 @@ test("what may be repeated goes out again with its key, before what came later",
   assert.deepEqual([await call, await other], ["a", "b"]);
 });
 
+test("what a server that goes away has cancelled goes out again, on the next link or on this one", async () => {
+  const { session, socket } = await begin();
+  const paid = session.call("pay", null, { repeat: "k" });
+  const cancelled = { type: "error", code: "cancelled", message: "going away" };
+  await socket.say({ ...cancelled, id: socket.takeOne().id });
+  const next = await again(clock, 1001);
+  await next.say({ ...cancelled, id: next.takeOne({ method: "pay", key: "k" }).id });
+  await next.say({ ...cancelled, id: 1 });
+  await clock.advance(499);
+  assert.deepEqual(next.take(), []);
+  await clock.advance(1);
+  await next.say({ type: "result", id: next.takeOne({ method: "pay", key: "k" }).id, value: 1 });
+  assert.equal(await paid, 1);
+  const other = session.call("pay", null, { repeat: true, timeout: 100 });
+  await next.say({ ...cancelled, id: next.takeOne().id });
+  await Promise.all([assert.rejects(other, CallTimeout), clock.advance(100)]);
+  const last = session.call("pay", null, { repeat: true, timeout: null });
+  next.take();
+  await next.say({ ...cancelled, id: 4 });
+  await Promise.all([assert.rejects(last), session.close()]);
+  assert.equal(clock.timers, 0);
+});
+
 test("a value that has no form fails its call, and nothing else", async () => {
   const { session, socket } = await begin();
   const loop = {};
