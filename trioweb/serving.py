@@ -25,6 +25,7 @@ from .protocol.machine import Compression
 from .protocol.proxy import Address, ProxyHeaderError
 from .routing import Router
 from .transport import (
+    HEAD_READ,
     NonblockingTransport,
     SocketTransport,
     StreamTransport,
@@ -327,7 +328,7 @@ class _Exchange:
 
     async def _read(self) -> bytes:
         """Read; without waiting if the bytes are there, as those of a request usually are."""
-        most = min(self._options.limits.read, 2**14)  # memory for more is dear
+        most = min(self._options.limits.read, HEAD_READ)
         data = None if self._nonblocking is None else self._nonblocking.read_nowait(most)
         return await self._transport.read(most) if data is None else data
 
