@@ -134,6 +134,52 @@ async def test_nor_does_it_with_a_first_message():
         assert [one.close for one in await peer.farewell()] == [EXPIRED]
 
 
+@pytest.mark.parametrize("way", [MessageToken, FirstMessage])
+async def test_what_came_with_it_is_not_handled(way):
+    async def check(*credentials: object) -> Credential:
+        return Credential(credentials[-1], expires_in=0)
+
+    async def handler(ws: WebSocket) -> None:
+        handled.append(ws.principal)
+        while True:
+            handled.append(await ws.receive())
+
+    handled: list[object] = []
+    behind = frame(TEXT, "ann") + frame(TEXT, "delete it all")
+    async with (
+        serving(handler, authenticate=way(check)) as server,
+        upgraded(server, behind=behind) as peer,
+    ):
+        assert [one.close for one in await peer.farewell()] == [EXPIRED]
+        assert server.statistics().refused == {"auth": 1}
+    assert handled == []
+
+
+async def test_a_credential_that_ends_on_the_way_in_does_not_come_in():
+    """Its time is over when the upgrade is written, not yet when it was checked."""
+    credential: Credential | None = None
+
+    async def check(token: str) -> Credential:
+        nonlocal credential
+        credential = Credential(token, expires_in=60)
+        return credential
+
+    def choose(offered: object) -> None:
+        assert credential is not None
+        credential.extend(0)
+
+    async def handler(ws: WebSocket) -> None:
+        handled.append(ws)
+
+    handled: list[WebSocket] = []
+    async with (
+        serving(handler, authenticate=Bearer(check), subprotocols=choose) as server,
+        upgraded(server, headers={"Authorization": "Bearer ann"}) as peer,
+    ):
+        assert [one.close for one in await peer.farewell()] == [EXPIRED]
+    assert handled == []
+
+
 async def test_without_an_end_it_stays(autojump_clock):
     async with connected(lasting(math.inf)) as ws:
         await ws.receive()
@@ -235,6 +281,22 @@ async def test_one_credential_is_for_one_connection(caplog):
         async with upgraded(server, headers={"Authorization": "Bearer ann"}) as other:
             assert (await other.farewell())[-1].close == (1011, "internal error")
     assert "make one for each" in caplog.text
+
+
+async def test_the_connection_that_has_it_still_ends_with_it(autojump_clock):
+    credential = Credential("ann", expires_in=300)
+
+    async def check(token: str) -> Credential:
+        return credential
+
+    start = trio.current_time()
+    async with connected(Bearer(check)) as ws:
+        assert await ws.receive() == "you are ann"
+        url = f"ws://{ws.request.headers['Host']}"
+        async with trioweb.connect(url, headers={"Authorization": "Bearer ann"}) as other:
+            assert (await end_of(other))[1:] == (1011, "internal error")
+        with trio.fail_after(1000):
+            assert await end_of(ws) == (pytest.approx(start + 300), *EXPIRED)
 
 
 # --- renewed ---------------------------------------------------------------------------------

@@ -18,12 +18,15 @@ from trio.testing import MockClock
 import trioweb
 from tests.guarantees.peers import Link, TCPLink, TLSLink, VirtualLink
 from tests.helpers import (
+    TEXT,
     Answer,
     Peer,
     asking,
+    close_frame,
     dialling,
     echo,
     fetch,
+    frame,
     get,
     numeric_url,
     port_of,
@@ -242,6 +245,42 @@ async def test_even_turning_one_client_away_is_bounded(clock: MockClock) -> None
         while sum(server.statistics().refused.values()) < 40:
             await trio.sleep(0.01)
         assert server.statistics().refused == {"client": 32, "cut": 8}
+
+
+async def test_so_it_is_where_a_proxy_tells_who_comes(clock: MockClock) -> None:
+    """Each refused one holds the link open, so that its answer arrives."""
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(
+            serving(guard=Guard(per_client=1), proxies=PROXIES, authenticate=None, heartbeat=None)
+        )
+        await stack.enter_async_context(upgraded(server))
+        peers = [await stack.enter_async_context(dialling(server)) for _ in range(40)]
+        for peer in peers:
+            await peer.send(asking())
+        while sum(server.statistics().refused.values()) < 40:
+            await trio.sleep(0.01)
+        answers = [await peer.rest() for peer in peers]
+        assert sum(answer.startswith(b"HTTP/1.1 429") for answer in answers) == 32
+        assert answers.count(b"") == 8
+        assert server.statistics().refused == {"client": 32, "cut": 8}
+
+
+async def test_by_the_proxy_protocol_handshakes_under_way_count_too(clock: MockClock) -> None:
+    proxies = TrustedProxies(["127.0.0.1"], proxy_protocol=True)
+    line = b"PROXY TCP4 192.0.2.%d 192.0.2.9 1000 80\r\n"
+    async with (
+        serving(guard=Guard(per_client=1), proxies=proxies, authenticate=None) as server,
+        dialling(server) as mute,
+        dialling(server) as second,
+        dialling(server) as other,
+    ):
+        await mute.send(line % 1)
+        while server.statistics().clients < 1:
+            await trio.sleep(0.01)
+        await second.send(line % 1 + asking())
+        assert (await second.answer()).status == 429
+        await other.send(line % 2 + asking())
+        assert (await other.answer()).status == 101
 
 
 async def test_handshakes_come_no_faster_than_their_rate(clock: MockClock) -> None:
@@ -518,6 +557,28 @@ async def test_after_a_first_message_the_principal_has_its_bucket(clock: MockClo
         assert len(log.came) == 2
         await trio.sleep(5)
         assert len(log.came) == 4
+
+
+async def test_what_came_behind_a_first_message_counts_for_its_principal_too() -> None:
+    received: list[trioweb.Message] = []
+
+    async def check(token: str) -> str:
+        return token
+
+    async def handler(ws: trioweb.WebSocket) -> None:
+        while True:
+            received.append(await ws.receive())
+
+    limit = RateLimit(0.001, burst=3, per="principal", excess=Excess.DROP)
+    way = trioweb.MessageToken(check)
+    async with serving(handler, guard=Guard(messages=[limit]), authenticate=way) as server:
+        for _ in range(3):
+            behind = [frame(TEXT, "ann"), *(frame(TEXT, f"{number}") for number in range(10))]
+            async with upgraded(server, behind=b"".join(behind)) as peer:
+                await peer.send(close_frame(1000))
+                await peer.farewell()
+        assert received == ["0", "1", "2"]
+        assert server.statistics().messages_limited == 27
 
 
 async def test_several_limits_hold_together(clock: MockClock, link: Link) -> None:

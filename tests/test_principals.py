@@ -161,22 +161,24 @@ async def test_a_principal_may_change_and_be_no_key(clock):
 
 
 @pytest.mark.parametrize("first", [False, True], ids=["handshake", "first message"])
-async def test_who_is_just_being_checked_is_closed_on_arrival(first):
-    checked, go_on, served = trio.Event(), trio.Event(), []
+@pytest.mark.parametrize("principal", [str, lambda name: {"name": name}], ids=["key", "no key"])
+async def test_who_is_just_being_checked_is_closed_on_arrival(first, principal):
+    go_on, checking, received = trio.Event(), [], []
 
-    async def check(token: str) -> str:
-        checked.set()
+    async def check(token: str) -> Any:
+        checking.append(token)
         await go_on.wait()
-        return token
+        return principal(token)
 
     async def handler(ws: WebSocket) -> None:
-        served.append(ws.closed)
-        await forever(ws)
+        while True:
+            received.append(await ws.receive())
 
     async def come(name: str) -> None:
         async with trioweb.connect(f"{server.url}/?token={name}") as ws:
             if first:
                 await ws.send(name)
+            await ws.send(f"from {name}")
             with pytest.raises(trioweb.ConnectionBroken) as caught:
                 await ws.receive()
             ends[name] = caught.value.code, caught.value.reason
@@ -187,15 +189,16 @@ async def test_who_is_just_being_checked_is_closed_on_arrival(first):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(come, "ann")
             nursery.start_soon(come, "bob")
-            await checked.wait()
-            await trio.testing.wait_all_tasks_blocked(0.01)
-            assert await server.close_principal("ann", code=4000) == 0
-            assert await server.close_principal("ann", reason="banned") == 0
-            go_on.set()
-            while "bob" not in [ws.principal for ws in server.connections]:
+            while len(checking) < 2:
                 await trio.testing.wait_all_tasks_blocked(0.01)
-            await server.close_principal("bob", code=4999)
+            assert await server.close_principal(principal("ann"), code=4000) == 0
+            assert await server.close_principal(principal("ann"), reason="banned") == 0
+            go_on.set()
+            while not received:
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            await server.close_principal(principal("bob"), code=4999)
         assert ends == {"ann": (4403, "banned"), "bob": (4999, "")}
+        assert received == ["from bob"]
         # Those who come later are not meant.
         async with trioweb.connect(f"{server.url}/?token=ann") as ws:
             if first:
@@ -217,7 +220,6 @@ async def test_closings_are_remembered_as_long_as_somebody_may_have_missed_them(
                 await trio.testing.wait_all_tasks_blocked(0.01)
             for number in range(5):
                 await server.close_principal(number)
-            await server.close_principal(["no", "key"])
             assert list(principals._closings) == [0, 1, 2, 3, 4]
             async with dialling(server):
                 while len(principals._on_way) < 2:

@@ -108,6 +108,7 @@ def test_the_values_of_headers_are_not_shown():
         ("//two//slashes", "//two//slashes", {}),
         ("http://example.com/x?y=1", "/x", {"y": "1"}),
         ("http://example.com", "/", {}),
+        ("http://example.com/a//b?c=d//e", "/a//b", {"c": "d//e"}),
         ("*", "*", {}),
     ],
 )

@@ -21,7 +21,7 @@ from .lifecycle import Lifecycle
 from .protocol.deflate import check_answer, offer
 from .protocol.handshake import Accepted, ClientHandshake
 from .protocol.machine import Compression
-from .transport import Transport, adapt, host_and_port
+from .transport import HEAD_READ, Transport, adapt, host_and_port
 from .types import Headers, Request, Response, Side
 
 __all__ = ["connect"]
@@ -248,7 +248,7 @@ async def _shake_hands(
                 rejection = exchange.rejection
                 if rejection and options.redirects and rejection.status in _REDIRECTS:
                     raise rejection  # nobody wants to see its body
-                exchange.feed(await transport.read(options.limits.read))
+                exchange.feed(await transport.read(min(options.limits.read, HEAD_READ)))
         except trio.BrokenResourceError as error:
             raise HandshakeInvalid(f"the connection broke during the handshake: {error}") from error
         return accepted

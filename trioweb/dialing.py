@@ -20,6 +20,7 @@ from .config import Limits
 from .errors import ConnectFailed, HandshakeTimeout, ProxyError
 from .host import current_host
 from .protocol.http import ClientExchange, HttpError, check_host
+from .transport import HEAD_READ
 from .types import Response
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ async def _http_connect(
         await stream.send_all(exchange.request(where, lines, method="CONNECT"))
         while (head := exchange.next_head()) is None or head.status < 200:
             if head is None:
-                exchange.feed(bytes(await stream.receive_some(limits.read)))
+                exchange.feed(bytes(await stream.receive_some(min(limits.read, HEAD_READ))))
     except (HttpError, EOFError) as error:
         raise ProxyError(f"no answer to CONNECT from the proxy {proxy}: {error}") from error
     if head.status >= 300:

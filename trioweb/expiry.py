@@ -93,16 +93,23 @@ class Credential:
             self._arm(self._life)
 
     def begin(self, life: Lifecycle) -> None:
-        """Let a connection stand on it; raises `RuntimeError` if another one does."""
+        """Let a connection stand on it, which closes at once if the time is over.
+
+        Raises `RuntimeError` if another one does.
+        """
         if self._life is not None:
             raise RuntimeError("a credential stands for one connection: make one for each")
         self._life = life
+        if self.expired:
+            _refuse(life, _EXPIRED)
         self._arm(life)
 
-    def end(self) -> None:
-        """Forget the connection: its handler is over."""
-        if self._watch is not None and self._life is not None:
-            self._life.attendant.forget(self._watch)
+    def end(self, life: Lifecycle) -> None:
+        """Forget a connection whose handler is over, if it is the one that stands on this."""
+        if self._life is not life:
+            return
+        if self._watch is not None:
+            life.attendant.forget(self._watch)
         self._watch = self._life = None
         if self._renewal is not None:
             self._renewal.cancel()

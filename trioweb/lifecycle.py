@@ -97,7 +97,7 @@ class Lifecycle:
         self._token_bytes = current_host.get().token_bytes
         #: A short random name for logs.
         self.id = self._token_bytes(4).hex()
-        #: How it ended, as soon as that is decided.
+        #: How it ended, once that is decided; an object of its own, by which its errors are known.
         self.closed: Close | None = None
         #: Open when the transport is closed.
         self.down = Gate()
@@ -289,7 +289,7 @@ class Lifecycle:
         """Decide the end: the first decision stands. Then let a task carry it out."""
         if self.closed is not None:
             return
-        self.closed = close
+        self.closed = Close(close.code, close.reason, close.by_peer)
         self.outbox.open = False
         self._receive_error = receive_error
         if close.code not in _CLEAN:

@@ -43,9 +43,10 @@ class Principals:
     def close(self, principal: Any, close: Close) -> None:
         """Note that a principal was closed."""
         self._count += 1
-        if self._on_way and _is_hashable(principal):
-            self._closings.pop(principal, None)  # they are in the order of their numbers
-            self._closings[principal] = self._count, close
+        if self._on_way:
+            key = _key(principal)
+            self._closings.pop(key, None)  # they are in the order of their numbers
+            self._closings[key] = self._count, close
 
     def settle(self, principal: Any = None) -> Close | None:
         """Note that the connection of this task is in, as the principal's, or gone.
@@ -55,9 +56,7 @@ class Principals:
         before = self._on_way.pop(trio.lowlevel.current_task(), self._count)
         if not self._closings:
             return None
-        number, close = 0, None
-        if _is_hashable(principal):
-            number, close = self._closings.get(principal, (0, None))
+        number, close = self._closings.get(_key(principal), (0, None))
         oldest = next(iter(self._on_way.values()), self._count)
         while self._closings:
             first = next(iter(self._closings))
@@ -91,6 +90,25 @@ class Principals:
             for ws in self._connections:
                 self.add(ws)
         return list(self._index.get(principal, ()))
+
+
+class _Key:
+    """Makes a key of what is none: all are compared."""
+
+    __slots__ = ("_principal",)
+
+    def __init__(self, principal: Any) -> None:
+        self._principal = principal
+
+    def __hash__(self) -> int:
+        return 0
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Key) and bool(self._principal == other._principal)
+
+
+def _key(principal: Any) -> Any:
+    return principal if _is_hashable(principal) else _Key(principal)
 
 
 def _is_hashable(principal: Any) -> bool:

@@ -253,6 +253,7 @@ class Server:
         missed = self._principals.settle(ws.principal)
         if missed is not None:
             lifecycle_of(ws).refuse(missed)
+            lifecycle_of(ws).reading.discard()  # what came behind its first message
         if self._close is not None:  # its upgrade was on its way when the drain began
             lifecycle_of(ws).drain(self._close)
 

@@ -25,6 +25,7 @@ from .protocol.machine import Compression
 from .protocol.proxy import Address, ProxyHeaderError
 from .routing import Router
 from .transport import (
+    HEAD_READ,
     NonblockingTransport,
     SocketTransport,
     StreamTransport,
@@ -66,6 +67,8 @@ async def handshake(
                     # Asked for its names now: a socket that has broken no longer tells them.
                     ends = StreamTransport(stream)
                     stream, source = await enter(stream, options.ssl_context, options.proxies)
+                    if source is not None and options.proxies and options.proxies.header is None:
+                        visit.identify(source)
                     scheme = "http" if as_tls(stream) is None else "https"
                     client = _Client(adapt(stream), ends, source, scheme, visit)
                 return await _Exchange(client, options, attendant, draining, scope).run()
@@ -157,6 +160,9 @@ class _Exchange:
             request = self._as_made(read)
             self._client.visit.identify(request.client_address)
             await trio.lowlevel.checkpoint_if_cancelled()  # too late is too late, and logged so
+            if self._client.visit.cut:
+                logger.info("%s: cut, too many are being turned away", self._name(request))
+                return None
         except BadRequest as bad:
             self._client.visit.count("request")
             await trio.lowlevel.checkpoint_if_cancelled()
@@ -322,7 +328,7 @@ class _Exchange:
 
     async def _read(self) -> bytes:
         """Read; without waiting if the bytes are there, as those of a request usually are."""
-        most = min(self._options.limits.read, 2**14)  # memory for more is dear
+        most = min(self._options.limits.read, HEAD_READ)
         data = None if self._nonblocking is None else self._nonblocking.read_nowait(most)
         return await self._transport.read(most) if data is None else data
 

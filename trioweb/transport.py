@@ -32,6 +32,7 @@ else:
         from .pure_sockets import SocketCalls
 
 __all__ = [
+    "HEAD_READ",
     "NonblockingTransport",
     "SocketTransport",
     "StreamTransport",
@@ -40,6 +41,9 @@ __all__ = [
     "as_tls",
     "host_and_port",
 ]
+
+#: Bytes to read at once of the head of a request or a response: memory for more is dear.
+HEAD_READ = 2**14
 
 #: A piece of an adapted stream: `Timeouts.write` counts progress by these.
 _PIECE = 2**14

@@ -267,7 +267,7 @@ class Request:
     def _split(self) -> tuple[str, str]:
         target = self.target
         if not target.startswith("/"):  # absolute form, as proxies get it (RFC 9112, 3.2.2)
-            target = _AUTHORITY.sub("", target)
+            target = _AUTHORITY.sub("", target, count=1)
         path, _, query = target.partition("?")
         return path or "/", query
 

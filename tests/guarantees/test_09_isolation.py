@@ -67,6 +67,27 @@ async def test_a_bug_of_ours_that_a_peer_finds(
     assert record.exc_info[0] is ArithmeticError
 
 
+async def test_the_end_of_another_connection_is_an_error_however_alike_they_ended(
+    clock: MockClock, link: Link, caplog: pytest.LogCaptureFixture
+) -> None:
+    ended = list[trioweb.ConnectionEnded]()
+
+    async def handler(ws: trioweb.WebSocket) -> None:
+        try:
+            await ws.receive()
+        except trioweb.ConnectionEnded as error:
+            ended.append(error)
+            raise ended[0] from None  # the first one's own, and no other's
+
+    async with link.server(handler) as server:
+        for _ in range(2):
+            async with link.client(server) as ws:
+                await ws.aclose(1000)
+    (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert record.exc_info is not None
+    assert record.exc_info[1] is ended[0]
+
+
 async def test_the_end_of_its_own_connection_is_no_error(
     clock: MockClock, link: Link, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -117,6 +117,14 @@ def test_both_say_the_same_of_every_length(side, first, streams):
         check_both(Setup(side, limit, 2, agreement, streams), head + (mask or b"") + bytes(there))
 
 
+@pytest.mark.parametrize("first", [0x01, 0x02])
+@pytest.mark.parametrize("size", [2**62, 2**63 - 2**17, 2**63 - 1])
+def test_both_go_on_with_a_frame_as_long_as_can_be_where_nothing_bounds_it(first, size):
+    begin = frame_as(first, b"x" * 70_000, None)
+    more = bytes([0x00, 127]) + size.to_bytes(8) + b"y" * 70_000
+    check_both(Setup(Side.CLIENT, 2**63 - 1), begin + more, (70_000,), (3, 70_000))
+
+
 @pytest.mark.parametrize("side", Side)
 @pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 125, 126, 127, 65535, 65536, 65537, 200_000])
 @pytest.mark.parametrize("first", [0x81, 0x82, 0x01, 0x02])

@@ -229,6 +229,56 @@ def test_latest_begins_with_the_newest_there_is() -> None:
     assert feed.skipped == 0
 
 
+def test_latest_keeps_one_event_and_one_gap_for_a_reader_that_never_comes() -> None:
+    feed = Feed(None, "latest", SessionLimits())
+    feed.answered(None)
+    for number in range(100):
+        feed.live(Event("t", 0, number), 1)
+        feed.dropped(1)
+        assert len(feed) <= 2
+        feed.live(Event("t", 0, number), 1)
+        feed.live(Event("t", 0, number), 1)
+        feed.dropped(1)
+        feed.dropped(1)
+        assert len(feed) <= 2
+    assert feed.missed == 300
+    assert feed.skipped == 299
+    item = feed.take()
+    assert isinstance(item, Event)
+    assert item.data == 99
+    assert taken(feed) == [Missed(300)]
+
+
+def test_a_page_that_live_events_have_overtaken_does_not_say_what_is_lost() -> None:
+    feed = opened(SessionLimits(feed_events=10))
+    feed.dropped(0)
+    assert feed.ask() == Position("e", 10)
+    for offset in range(11, 19):  # while the question is on its way
+        feed.live(event(offset), 1)
+    feed.dropped(4)  # 19 to 22
+    feed.paged(Position("e", 22), [event(offset) for offset in range(11, 16)])
+    assert taken(feed) == list(range(11, 19))
+    assert feed.behind
+    assert feed.ask() == Position("e", 18)
+    feed.paged(Position("e", 22), [event(offset) for offset in range(19, 23)])
+    assert taken(feed) == list(range(19, 23))
+    assert not feed.behind
+
+
+def test_a_server_that_has_lost_its_last_events_is_followed() -> None:
+    feed = opened()
+    for offset in (11, 12, 13):
+        feed.live(event(offset), 1)
+    assert taken(feed) == [11, 12, 13]
+    feed.left()
+    assert feed.ask() == Position("e", 13)
+    feed.answered(Position("e", 11))  # its disk had no more
+    feed.live(event(12), 1)
+    assert feed.position == Position("e", 11)
+    assert taken(feed) == [Missed(), 12]
+    assert not feed.behind
+
+
 def test_a_position_of_another_life_goes_on() -> None:
     feed = Feed(Position("e", 5), "all", SessionLimits())
     assert feed.position == feed.ask() == Position("e", 5)
@@ -257,6 +307,8 @@ class World:
         self.subscribed = False
         self.feed = Feed(None, "all", SessionLimits(feed_events=room, feed_bytes=2 * room))
         self.got: list[int | Missed] = []
+        #: Whether the history has had everything up to now.
+        self.is_whole = True
 
     @property
     def position(self) -> Position:
@@ -314,6 +366,13 @@ class World:
         if not (self.feed.joined and self.feed.behind and len(self.feed) == 0):
             return
         asked = self.feed.ask()
+        if len(self.published) % 5 == 0:  # much happens before the question is there
+            for _ in range(self.feed.page + 1):
+                self.publish()
+                self.deliver()
+            self.publish()
+            self.drop()
+            self.deliver()
         answer = self.position, self.after(asked, self.feed.page)
         if len(self.published) % 3 == 0:
             self.publish()
@@ -323,9 +382,11 @@ class World:
             self.leave()
 
     def trim(self) -> None:
+        self.is_whole = False
         self.first = len(self.log)
 
     def forget(self) -> None:
+        self.is_whole = False
         self.epoch, self.log, self.first = self.epoch + 1, [], 1
         self.leave()
 
@@ -352,6 +413,8 @@ class World:
                 assert at is None or self.published[at] == item
                 at = item
         assert at in (None, len(self.published))
+        if self.is_whole:
+            assert not any(isinstance(item, Missed) for item in self.got)
         numbers = [item for item in self.got if not isinstance(item, Missed)]
         assert numbers == sorted(set(numbers))
 

@@ -157,6 +157,49 @@ async def test_a_run_goes_on_while_somebody_waits_for_it(autojump_clock):
             assert await stranger.hear() == Result(2, 1)
 
 
+async def test_an_integer_that_only_json_has_is_kept(autojump_clock):
+    async with Once() as once:
+        methods = Methods(once=once)
+
+        @methods.method
+        async def large(peer: Peer) -> int:
+            return 2**70
+
+        async with open_stranger(methods=methods) as (stranger, _):
+            for id_ in (1, 2):
+                await stranger.say(Call(id_, "large", key="k"))
+                assert await stranger.hear() == Result(id_, 2**70)
+
+
+async def test_who_comes_while_a_run_that_was_given_up_ends_begins_another(autojump_clock):
+    async with Once() as once:
+        methods = Methods(once=once)
+        begun = 0
+
+        @methods.method
+        async def pay(peer: Peer) -> int:
+            nonlocal begun
+            begun += 1
+            if begun > 1:
+                return begun
+            try:
+                await trio.sleep_forever()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await trio.sleep(5)
+            return 0
+
+        async with open_stranger(methods=methods) as (stranger, _):
+            await stranger.say(Call(1, "pay", key="k"))
+            await trio.sleep(1)
+            await stranger.say(Cancel(1))
+            await trio.sleep(1)
+            assert begun == 1
+            await stranger.say(Call(2, "pay", key="k"))
+            assert await stranger.hear() == Result(2, 2)
+            assert trio.current_time() == pytest.approx(6)
+
+
 async def test_a_deadline_ends_the_run_for_all_who_wait(autojump_clock):
     async with Once() as once:
         till = Till(once)

@@ -393,6 +393,35 @@ def test_a_slow_reader_stops_nobody_and_loses_nothing() -> None:
     in_world(main)
 
 
+def test_what_waits_over_many_links_is_bounded_in_bytes() -> None:
+    async def main(world: World, nursery: trio.Nursery) -> None:
+        limits = SessionLimits(feed_bytes=1000)
+        async with open_session(URL, session_limits=limits) as session:
+            async with session.subscribe("news") as subscription:
+                for number in range(20):
+                    world.cut()
+                    await session.states.wait_for(Phase.WAITING)
+                    world.hub.publish("news", "x" * 300 + str(number))
+                    await session.states.wait_for(Phase.OPEN)
+                    await trio.sleep(5)
+                assert subscription.statistics().waiting <= 5
+                items = await some(subscription, 20)
+                assert [item[300:] for item in items] == [str(number) for number in range(20)]
+
+    in_world(main)
+
+
+def test_an_integer_that_only_json_has_arrives_behind_others() -> None:
+    async def main(world: World, nursery: trio.Nursery) -> None:
+        async with open_session(URL) as session, session.subscribe("live") as subscription:
+            for data in (1, 2**70, 3):
+                world.hub.publish("live", data)
+            await trio.sleep(1)
+            assert await some(subscription, 3) == [1, 2**70, 3]
+
+    in_world(main)
+
+
 def test_the_newest_alone() -> None:
     async def main(world: World, nursery: trio.Nursery) -> None:
         async with subscribed("price", recover="latest") as (session, subscription):

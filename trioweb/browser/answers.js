@@ -16,7 +16,10 @@ export class Answers {
   #report;
   #link = null;
   #running = new Map(); // id -> Answer, of the present connection
-  #kept = new Map(); // method and key -> Kept
+  #kept = new Map(); // method and key -> {answer, waiting, isOver, isGivenUp, outcome, heard}
+  #notified = 0; // methods of notifications that run
+  #working = 0; // methods that run, whether anybody waits for them or not
+  dropped = 0; // notifications that found too much running
 
   constructor(format, outbox, methods, most, report) {
     this.#format = format;
@@ -34,10 +37,10 @@ export class Answers {
     this.#link = link;
   }
 
-  // The connection is gone: nobody waits for what runs, but for a call with a key, which may be repeated.
+  // The connection is gone: nobody waits for what runs. A call with a key goes on: it may be repeated.
   shut() {
     this.#link = null;
-    for (const answer of this.#running.values()) if (answer.key === null) answer.abort();
+    for (const answer of this.#running.values()) answer.abort();
     this.#running.clear();
   }
 
@@ -60,13 +63,15 @@ export class Answers {
     else if (this.#isFull(message)) this.#refuse(id, "busy", "too many calls at once");
     else {
       const answer = new Answer(message);
+      const work = (params, context) => this.#work(run, params, context);
       this.#running.set(id, answer);
-      void this.#run(answer, key === null ? answer.begin(run) : this.#once(answer, run), this.#link);
+      const outcome = key === null ? answer.orAborted(answer.begin(work)) : this.#once(answer, message, work);
+      void this.#run(answer, outcome, this.#link);
     }
   }
 
   cancel(id) {
-    this.#running.get(id)?.abort();
+    this.#running.get(id)?.giveUp();
     this.#running.delete(id);
   }
 
@@ -78,13 +83,30 @@ export class Answers {
   notify({ method, params }) {
     const run = this.#methods.get(method);
     if (!run) return;
+    if (this.#isBusy()) return void this.dropped++;
+    this.#notified++;
     Promise.resolve(params)
-      .then((params) => run(params, { signal: new AbortController().signal, notify: true }))
-      .catch((error) => this.#report(error));
+      .then((params) => this.#work(run, params, { signal: new AbortController().signal, notify: true }))
+      .catch((error) => this.#report(error))
+      .finally(() => this.#notified--);
+  }
+
+  // A caller that gives up a call has a place for another one at once; but some methods are deaf to that.
+  #isBusy() {
+    return this.#running.size + this.#notified >= this.#most || this.#working >= 2 * this.#most;
+  }
+
+  async #work(run, params, context) {
+    this.#working++;
+    try {
+      return await run(params, context);
+    } finally {
+      this.#working--;
+    }
   }
 
   #isFull(message) {
-    if (this.#running.size >= this.#most) return true;
+    if (this.#isBusy()) return true;
     if (message.key === null || this.#kept.has(nameOf(message)) || this.#kept.size < KEPT) return false;
     return [...this.#kept.values()].every(({ isOver }) => !isOver);
   }
@@ -126,13 +148,30 @@ export class Answers {
     }
   }
 
-  // The same call again has the first one's result, or its error. One that was cut off is forgotten.
-  #once(answer, run) {
-    const key = nameOf(answer);
-    const found = this.#kept.get(key);
-    if (found) return answer.orAborted(found.outcome);
-    const kept = { answer, isOver: false, outcome: null };
-    this.#kept.set(key, kept);
+  // The same call again has the first one's result, or its error, as long as anybody waits for it or may come back.
+  async #once(answer, message, run) {
+    const name = nameOf(message);
+    const forgotten = () => {};
+    while (this.#kept.get(name)?.isGivenUp) await answer.orAborted(this.#kept.get(name).outcome.catch(forgotten));
+    const kept = this.#kept.get(name) ?? this.#begin(name, message, run);
+    kept.waiting++;
+    try {
+      return await answer.orAborted(kept.heard);
+    } finally {
+      kept.waiting--;
+      if (answer.isGivenUp && kept.waiting === 0 && !kept.isOver) {
+        kept.isGivenUp = true;
+        kept.answer.abort();
+      }
+    }
+  }
+
+  // Begin the run of a key. It has a deadline of its own, and its outcome is that of the method, even if that is deaf
+  // to its signal. One that was cut off is forgotten.
+  #begin(name, message, run) {
+    const answer = new Answer(message);
+    const kept = { answer, waiting: 0, isOver: false, isGivenUp: false, outcome: null, heard: null };
+    this.#kept.set(name, kept);
     const refuseStream = (value) => {
       if (!isStream(value)) return value;
       void value.return?.();
@@ -140,27 +179,39 @@ export class Answers {
     };
     kept.outcome = answer.begin(run).then(refuseStream);
     const over = () => {
+      answer.end();
+      kept.heard = kept.outcome; // also where it was cut off, and has come to its end nevertheless
       kept.isOver = true;
-      if (answer.signal.aborted) this.#kept.delete(key);
+      kept.isGivenUp = false;
     };
-    kept.outcome.then(over, over);
+    kept.outcome.then(over, (error) => {
+      over();
+      if (answer.signal.aborted) this.#kept.delete(name);
+      else if (kept.waiting === 0 && !(error instanceof CallError)) this.#report(error);
+    });
+    kept.heard = answer.orAborted(kept.outcome);
+    kept.heard.catch(() => {});
     if (this.#kept.size > KEPT) {
       const [oldest] = [...this.#kept].find(([, { isOver }]) => isOver);
       this.#kept.delete(oldest);
     }
-    return kept.outcome;
+    return kept;
   }
 
   #fail(id, error) {
     // A timeout is one of a call that the method has made itself.
     if (error instanceof CallError && !(error instanceof CallTimeout)) {
-      const { code, message, path, data } = error;
-      this.#say({ type: "error", id, code, message: message === code ? "" : message, path, data });
-    } else {
-      // What went wrong inside is for our own log, not for the peer.
-      this.#refuse(id, "internal", "the method failed");
-      this.#report(error);
+      const { code, message, path } = error;
+      try {
+        const data = this.#written(error.data);
+        return this.#say({ type: "error", id, code, message: message === code ? "" : message, path, data });
+      } catch (cause) {
+        error = cause; // its data has no form
+      }
     }
+    // What went wrong inside is for our own log, not for the peer.
+    this.#refuse(id, "internal", "the method failed");
+    this.#report(error);
   }
 
   #refuse(id, code, message) {
@@ -173,7 +224,7 @@ export class Answers {
 
   #say(message) {
     if (!this.#link) return;
-    const size = OVERHEAD + (message.value?.data.length ?? 0);
+    const size = OVERHEAD + ((message.value ?? message.data)?.data.length ?? 0) + (message.message?.length ?? 0);
     this.#outbox.answer(this.#link, size, () => write(this.#format, message));
   }
 }
@@ -194,6 +245,7 @@ class Answer {
   #wake = () => {};
   #params;
   #timeout;
+  isGivenUp = false;
 
   constructor({ id, method, params, timeout, key, window }) {
     this.id = id;
@@ -213,12 +265,13 @@ class Answer {
     return this.#controller.signal;
   }
 
-  // Run the method; a deadline ends the wait for one that does not listen to its signal.
+  // Run the method.
   begin(run) {
     const context = { signal: this.signal, timeout: this.#timeout === null ? null : this.#timeout * 1000 };
-    return this.orAborted(Promise.resolve(this.#params).then((params) => run(params, context)));
+    return Promise.resolve(this.#params).then((params) => run(params, context));
   }
 
+  // Wait for what may not listen to the signal.
   orAborted(promise) {
     const { signal } = this;
     return new Promise((resolve, reject) => {
@@ -242,6 +295,12 @@ class Answer {
 
   abort(reason = new CallError("cancelled", "the caller gave up")) {
     this.#controller.abort(reason);
+  }
+
+  // The caller wants it no more.
+  giveUp() {
+    this.isGivenUp = true;
+    this.abort();
   }
 
   end() {

@@ -9,6 +9,8 @@ import { Written, write } from "./wire.js";
 const OVERHEAD = 100;
 // What setTimeout can hold, 24 days; a longer wait is the peer's to keep.
 const LONGEST_TIMER = 2 ** 31 - 1;
+// ms that a server has to go away in, which has cancelled a call that may be repeated.
+const LEAVING = 500;
 
 export class Calls {
   #format;
@@ -63,6 +65,7 @@ export class Calls {
     this.#link = null;
     const kept = [];
     for (const call of this.#sent.values()) {
+      call.wait(0, null);
       if (call.repeats) kept.push(call);
       else call.fail(new CallLost());
     }
@@ -82,8 +85,18 @@ export class Calls {
     if (!call) return; // we gave up while it was on its way
     call.received = size;
     if (message.type === "result") call.succeed(message.value);
-    else if (message.type === "error") call.fail(errorOf(message), true);
+    else if (message.type === "error") {
+      if (message.code === "cancelled" && call.repeats) call.wait(LEAVING, () => this.#again(call));
+      else call.fail(errorOf(message), true);
+    }
     else if (!call.item(message.value)) throw new Malformed("an item too many", { fails: message.id });
+  }
+
+  // The server has cancelled a call, as one does that goes away, and is still there.
+  #again(call) {
+    this.#sent.delete(call.id);
+    this.#outbox.putBack([call]);
+    this.#outbox.flush();
   }
 
   // The peer's answer to a call could not be understood.
@@ -129,6 +142,7 @@ class Call {
   #message;
   #until;
   #timer = null;
+  #pause = null;
   #signal;
   #onAbort;
   #onItem;
@@ -176,6 +190,12 @@ class Call {
     this.fail(error);
   }
 
+  // Do something later, if it is not over by then; null: nothing.
+  wait(delay, then) {
+    clearTimeout(this.#pause);
+    this.#pause = then && setTimeout(then, delay);
+  }
+
   // Grant so many more items.
   more(count) {
     if (this.#calls.isSent(this)) this.#calls.tell({ type: "more", id: this.id, count });
@@ -205,6 +225,7 @@ class Call {
     if (this.#isOver) return false;
     this.#isOver = true;
     clearTimeout(this.#timer);
+    clearTimeout(this.#pause);
     this.#signal?.removeEventListener("abort", this.#onAbort);
     this.#calls.over(this, isHeard);
     return true;

@@ -10,7 +10,7 @@ export class Link {
   #heardAt = 0;
   #probe = null; // {buffered, due} while we wait for an answer
   #over = false;
-  isReady = false; // for messages: what introduces us has been sent
+  isReady = false; // for messages, also for ours: what introduces us has been sent
 
   // `options` are {connectTimeout, heartbeat: {interval, timeout} or null}, in ms, and what to call:
   // onOpen(), onMessage(data), onProbe(), onEnd({code, reason, openFor}).
@@ -42,6 +42,13 @@ export class Link {
     if (this.isOpen) this.#ws.send(data);
   }
 
+  // From now on any message may be sent.
+  ready() {
+    this.isReady = true;
+    this.#heardAt = performance.now();
+    this.#waitForSilence();
+  }
+
   // End it from our side. The end is heard of at once: the closing handshake is the browser's business.
   close(code, reason) {
     if (this.#over) return;
@@ -52,13 +59,12 @@ export class Link {
 
   // Find out whether the peer is still there: the network has changed, or the page was asleep.
   probe() {
-    if (this.isOpen && this.#options.heartbeat && !this.#probe) this.#ask();
+    if (this.isOpen && this.isReady && this.#options.heartbeat && !this.#probe) this.#ask();
   }
 
   #opened() {
-    this.#openedAt = this.#heardAt = performance.now();
+    this.#openedAt = performance.now();
     clearTimeout(this.#timer);
-    this.#waitForSilence();
     this.#options.onOpen();
   }
 

@@ -12,6 +12,8 @@ const PASSING = new Set(["busy", "cancelled", "internal", "rate-limited", "timeo
 // Why a server ends a subscription for good. After all else we ask again: the topic may have begun anew.
 const FINAL = new Set(["forbidden", "unauthorized"]);
 const GAP_SIZE = 100;
+// ms until a history is asked again that has not yet what came live.
+const LAG = 100;
 
 export class Subscription extends EventTarget {
   #host; // {call(method, params, link, onValue(answer, size)), left(subscription), report(error)}
@@ -22,6 +24,7 @@ export class Subscription extends EventTarget {
   #isBehind = false;
   #newest = 0; // the largest offset that the server has spoken of
   #isFetching = false;
+  #turn = null; // changes with each subscribe, so that answers to what was asked before it are none
   #retries = new Backoff({ reset: 0 });
   #timer = null;
   #ready;
@@ -93,6 +96,7 @@ export class Subscription extends EventTarget {
   // A connection is there: subscribe on it.
   async open(link) {
     this.#isBehind = this.#isFetching = false;
+    this.#turn = Symbol("turn");
     clearTimeout(this.#timer);
     const params = { topic: this.topic };
     if (this.#position) params.position = this.#position;
@@ -102,9 +106,10 @@ export class Subscription extends EventTarget {
       // Not behind the promise: the first event may come in the same breath as the answer.
       await this.#host.call("subscribe", params, link, (answer, size) => {
         if (this.isOver) return;
+        const checked = sensible(answer);
         this.#link = link;
         this.#retries.ended(0);
-        this.#answered(answer, size);
+        this.#answered(checked, size);
       });
     } catch (error) {
       this.#refused(link, error);
@@ -149,7 +154,7 @@ export class Subscription extends EventTarget {
   gap({ missed }) {
     if (!this.#link) return;
     if (this.#position) this.#fallBehind();
-    else if (this.#recover === "all") this.#lose(missed);
+    else if (this.#recover === "all") this.#lose(isCount(missed) ? missed : null);
   }
 
   presence(kind, { user, info = null }) {
@@ -158,7 +163,7 @@ export class Subscription extends EventTarget {
 
   // ---- What a server's answer means ----
 
-  #answered({ position = null, recovered = null, events = [] }, size) {
+  #answered({ position, recovered, events }, size) {
     const before = this.#position;
     this.recovered = recovered;
     this.#newest = position?.offset ?? 0;
@@ -237,25 +242,27 @@ export class Subscription extends EventTarget {
 
   async #catchUp() {
     if (!this.#isBehind || this.#isFetching || !this.#link || !this.#feed.isRoomy) return;
-    const link = this.#link;
+    const [link, turn] = [this.#link, this.#turn];
+    const isOurs = () => this.#link === link && this.#turn === turn;
     this.#isFetching = true;
     const params = { topic: this.topic };
     if (this.#recover === "latest") params.limit = 1;
     else Object.assign(params, { position: this.#position, limit: this.#feed.room });
     try {
       await this.#host.call("history", params, link, (answer, size) => {
-        if (this.#link !== link) return;
+        if (!isOurs()) return;
+        const checked = sensible(answer);
         this.#isFetching = false;
         this.#retries.ended(0);
-        this.#fetched(answer, size);
+        this.#fetched(checked, size);
       });
     } catch (error) {
-      if (this.#link === link) this.#unfetched(error);
+      if (isOurs()) this.#unfetched(error);
     }
     this.#catchUp();
   }
 
-  #fetched({ position, recovered, events = [] }, size) {
+  #fetched({ position, recovered, events }, size) {
     if (this.#recover === "latest") {
       this.#isBehind = false;
       return this.#take(events, size);
@@ -272,22 +279,24 @@ export class Subscription extends EventTarget {
     }
     this.#take(events, size);
     this.#newest = Math.max(this.#newest, position.offset);
-    if (this.#position === before && this.#newest > before.offset) {
-      this.#position = { epoch: before.epoch, offset: this.#newest };
-      this.#lose(this.#newest - before.offset);
+    if (this.#position === before && position.offset > before.offset) {
+      this.#position = { epoch: before.epoch, offset: position.offset };
+      this.#lose(position.offset - before.offset);
     }
     this.#isBehind = this.#position.offset < this.#newest;
+    if (this.#isBehind && this.#position === before) this.#fetchAgain(LAG);
+  }
+
+  #fetchAgain(delay) {
+    this.#isFetching = true;
+    this.#timer = setTimeout(() => {
+      this.#isFetching = false;
+      this.#catchUp();
+    }, delay);
   }
 
   #unfetched(error) {
-    const again = () => {
-      this.#isFetching = false;
-      this.#catchUp();
-    };
-    if (error instanceof CallError && PASSING.has(error.code)) {
-      this.#timer = setTimeout(again, this.#retries.next());
-      return;
-    }
+    if (error instanceof CallError && PASSING.has(error.code)) return this.#fetchAgain(this.#retries.next());
     // It has a history, and does not let us have it.
     this.#isFetching = this.#isBehind = false;
     const missed = Math.max(this.#newest - this.#position.offset, 0);
@@ -298,4 +307,17 @@ export class Subscription extends EventTarget {
   #tell(type, detail) {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
+}
+
+const isCount = (value) => Number.isSafeInteger(value) && value >= 0;
+
+// Return the answer of a `subscribe` or `history`, with all its fields. Throws CallError for one that says nothing.
+function sensible(answer) {
+  const isMap = answer !== null && typeof answer === "object";
+  const { position = null, recovered = null, events = [] } = isMap ? answer : {};
+  const isPosition = position === null || (typeof position.epoch === "string" && isCount(position.offset));
+  if (!isMap || !isPosition || !Array.isArray(events) || !events.every((event) => isCount(event?.offset))) {
+    throw new CallError("invalid", "the server's answer makes no sense");
+  }
+  return { position, recovered, events: events.map(({ offset, data = null }) => ({ offset, data })) };
 }

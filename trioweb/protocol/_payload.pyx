@@ -48,7 +48,7 @@ cdef class Payload:
         if needed <= self._room:
             return 0
         if needed >= TRUST and still_to_come > more:
-            room = min(self.size + still_to_come, ROOM * needed)
+            room = self.size + min(still_to_come, ROOM * needed - self.size)
         elif self.size:
             room = needed + needed // 2
         if self._memory == NULL:
@@ -57,7 +57,7 @@ cdef class Payload:
         else:
             try:
                 self._resize(room)
-            except MemoryError:
+            except BaseException:
                 self.forget()  # bytes are gone
                 raise
         self._room = room

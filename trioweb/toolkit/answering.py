@@ -261,13 +261,15 @@ class Answering:
         once = self._methods.once
         assert once is not None
         key = (self._peer.principal, call.method, call.key)
-        run = once.run(key, partial(self._outcome, call), incoming.scope.deadline)
-        try:
-            end = await run.wait()
-        finally:
-            if incoming.given_up:
-                run.give_up()
-        return _End(msgspec.structs.replace(end, id=call.id))
+        while True:
+            run = once.run(key, partial(self._outcome, call), incoming.scope.deadline)
+            try:
+                end = await run.wait()
+            finally:
+                if incoming.given_up:
+                    run.give_up()
+            if not run.given_up:
+                return _End(msgspec.structs.replace(end, id=call.id))
 
     async def _outcome(self, call: Call) -> Result | Error:
         """Run a call with a key to its end, whoever waits for that."""

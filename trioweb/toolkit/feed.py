@@ -152,7 +152,7 @@ class Feed:
         self, position: Position | None, events: Sequence[Event] = (), size: int = 0
     ) -> None:
         """Take the answer to a ``subscribe`` from the place that `ask` gave."""
-        self.joined = True
+        self.joined = is_other = True
         before = self.epoch
         if position is None:  # no history: who was away has missed what came meanwhile
             self.epoch = None
@@ -167,8 +167,14 @@ class Feed:
         elif before != position.epoch:
             self.epoch = position.epoch
             self._next, self._newest = 1, position.offset
-        other = self._started and (self.epoch is None or before != self.epoch)
-        if other and not (self.latest and events):
+        elif position.offset < self._next - 1:
+            # The server has lost its last events, and gives their numbers to others.
+            self._next, self._newest = position.offset + 1, position.offset
+            if not self._events:
+                self._taken = position.epoch, position.offset
+        else:
+            is_other = False
+        if self._started and is_other and not (self.latest and events):
             self._miss(None)
         self._started = True
         if position is not None:
@@ -182,7 +188,7 @@ class Feed:
         if position is None or position.epoch != self.epoch:
             self.left()  # and the answer to the next ``subscribe`` will tell
             return
-        if position.offset >= self._next and not any(one.offset >= self._next for one in events):
+        if position.offset >= self._next and not events:
             self._miss(position.offset - self._next + 1)  # the history has none of it
             self._next = position.offset + 1
         self._take_in(position, events, size)
@@ -223,9 +229,13 @@ class Feed:
         self._next = event.offset + 1
 
     def _replace_last(self) -> None:
-        if self._events and isinstance(self._events[-1][0], Event):
-            self._bytes -= self._events.pop()[1]
-            self.skipped += 1
+        # There is one event at most, and one `Missed` before it or behind it.
+        for last in (-1, -2)[: len(self._events)]:
+            if isinstance(self._events[last][0], Event):
+                self._bytes -= self._events[last][1]
+                del self._events[last]
+                self.skipped += 1
+                return
 
     def _keep(self, event: Event, size: int) -> None:
         """Take a live event that does not follow: keep it until the hole is closed, if it fits."""
@@ -267,7 +277,10 @@ class Feed:
     def _miss(self, count: int | None) -> None:
         """Leave word that events are missing here, beside such a word if there is one."""
         self.missed += count or 0
-        if self._events and isinstance(last := self._events[-1][0], Missed):
-            self._events.pop()
-            count = None if count is None or last.count is None else count + last.count
+        # With "latest" the one before the event goes behind it.
+        for place in (-1, -2)[: len(self._events) if self.latest else 1]:
+            if self._events and isinstance(one := self._events[place][0], Missed):
+                del self._events[place]
+                count = None if count is None or one.count is None else count + one.count
+                break
         self._events.append((Missed(count), 0, None))

@@ -8,6 +8,7 @@ from ..errors import CallError
 from .methods import Invocation, Method, Methods
 from .peer import Peer
 from .topics import Topics
+from .wire import Count
 
 __all__ = ["SessionMethods"]
 
@@ -22,7 +23,7 @@ class SessionMethods(Methods):
         self.add("gap", self._gap)
         self.add("unsubscribed", self._unsubscribed)
 
-    def _gap(self, _: Peer, topic: str, missed: int) -> None:
+    def _gap(self, _: Peer, topic: str, missed: Count) -> None:
         self._topics.gap(topic, missed)
 
     def _unsubscribed(self, _: Peer, topic: str, code: str = "", message: str = "") -> None:

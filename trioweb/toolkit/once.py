@@ -13,7 +13,7 @@ from ..errors import CallError
 from ..nursery import OwnNursery
 from ..parking import Gate
 from ..types import Message
-from .wire import MSGPACK, Error, Result
+from .wire import JSON, MSGPACK, Error, Result
 
 __all__ = ["Once", "Run"]
 
@@ -23,15 +23,24 @@ logger = logging.getLogger("trioweb.rpc")
 Method: TypeAlias = Callable[[], Awaitable[Result | Error]]
 
 
+def _written(outcome: Result | Error) -> Message:
+    try:
+        return MSGPACK.encode(outcome)
+    except TypeError:  # perhaps an integer beyond 64 bits, which JSON has
+        return JSON.encode(outcome)
+
+
 class Run:
     """One run of a method, for all who wait for it."""
 
-    __slots__ = ("_done", "_outcome", "_waiting", "finished", "scope")
+    __slots__ = ("_done", "_outcome", "_waiting", "finished", "given_up", "scope")
 
     def __init__(self, deadline: float) -> None:
         self.scope = trio.CancelScope(deadline=deadline)
         #: When the outcome was there, on Trio's clock.
         self.finished = deadline
+        #: Whether it was cancelled since nobody waited for it: who comes now begins another one.
+        self.given_up = False
         self._done = Gate()
         self._outcome: Message = b""
         self._waiting = 0
@@ -44,7 +53,7 @@ class Run:
     def finish(self, outcome: Result | Error) -> None:
         """Keep the outcome as bytes, and wake those who wait for it."""
         try:
-            self._outcome = MSGPACK.encode(outcome)
+            self._outcome = _written(outcome)
         except TypeError:
             logger.exception("the result of a method cannot be sent")
             self._outcome = MSGPACK.encode(Error(id=1, code="internal"))
@@ -64,7 +73,8 @@ class Run:
 
     def give_up(self) -> None:
         """Cancel the run, if nobody else waits for it."""
-        if not self._waiting:
+        if not (self._waiting or self._done.is_open):
+            self.given_up = True
             self.scope.cancel()
 
 
@@ -144,6 +154,8 @@ class Once:
 
     def _finish(self, key: Hashable, run: Run, outcome: Result | Error, *, kept: bool) -> None:
         del self._running[key]
+        if kept:
+            run.given_up = False
         run.finish(outcome)
         if kept:
             self._finished[key] = run

@@ -18,7 +18,7 @@ from ..positions import Position
 from ..retrying import Retries
 from .feed import Feed, Recover
 from .subscription import Subscription
-from .wire import MSGPACK, Event
+from .wire import JSON, MSGPACK, Event, Result, WireMessage
 
 __all__ = ["Caller", "Place", "Topics"]
 
@@ -80,6 +80,14 @@ def _read(value: Any) -> _Answer:
         return msgspec.convert(value, _Answer)
     except msgspec.ValidationError as error:
         raise CallError("invalid", f"the server's answer makes no sense: {error}") from None
+
+
+def _size(message: WireMessage) -> int:
+    """Return about how many bytes a message had."""
+    try:
+        return len(MSGPACK.encode(message))
+    except TypeError:  # an integer beyond 64 bits came in JSON
+        return len(JSON.encode(message))
 
 
 class Caller(Protocol):
@@ -170,7 +178,7 @@ class Topics:
         if subscription is not None:
             feed = subscription.feed
             # Its size matters only if it has to wait behind others.
-            feed.live(event, len(MSGPACK.encode(event)) if len(feed) or feed.behind else 0)
+            feed.live(event, _size(event) if len(feed) or feed.behind else 0)
             subscription.changed()
 
     def gap(self, topic: str, missed: int) -> None:
@@ -235,7 +243,8 @@ class Topics:
                 params["recover"] = "latest"
             self._live[topic] = subscription
             try:
-                answer = _read(await caller.call("subscribe", params))
+                value = await caller.call("subscribe", params)
+                answer = _read(value)
             except CallLost:
                 raise
             except CallError as error:
@@ -245,7 +254,9 @@ class Topics:
                 if self._live.get(topic) is not subscription:
                     return  # the link was lost in the same turn
                 subscription.retries.failures = 0
-                feed.answered(*answer.take(topic))
+                # As above: what was left of the last link may wait before it.
+                size = _size(Result(1, value)) if len(feed) and answer.events else 0
+                feed.answered(*answer.take(topic), size)
                 subscription.begun.set()
                 subscription.changed()
                 return
@@ -286,6 +297,7 @@ class Topics:
             feed.paged(*answer.take(topic))
             if feed.joined and feed.behind and not len(feed):
                 await trio.sleep(_LAG)
-            if not feed.joined and self._caller is caller:
+            is_ours = self._live.get(topic) in (subscription, None)
+            if not feed.joined and is_ours and self._caller is caller:
                 self._live[topic] = None
                 self._settle_soon(topic)

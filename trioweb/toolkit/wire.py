@@ -22,6 +22,7 @@ __all__ = [
     "MSGPACK",
     "Call",
     "Cancel",
+    "Count",
     "Error",
     "Event",
     "Format",

@@ -130,6 +130,9 @@ export class Chat extends EventTarget {
       for (const users of [this.people, this.here]) users.delete(data.kicked); // the server leaves them a while to come back
       this.#tell("people");
     });
+    addEventListener("storage", ({ key, newValue }) => {
+      if (key === `chat.seen.${this.me}` && newValue) this.#readElsewhere(JSON.parse(newValue));
+    });
     this.#tell("welcome");
     void this.#send();
   }
@@ -260,6 +263,16 @@ export class Chat extends EventTarget {
     this.current.unread = 0;
     this.#seen[this.current.name] = { epoch: last.epoch, offset: last.offset };
     save(localStorage, `chat.seen.${this.me}`, this.#seen);
+    this.#tell("conversations");
+  }
+
+  // Another tab of this browser has read something.
+  #readElsewhere(seen) {
+    Object.assign(this.#seen, seen);
+    for (const one of this.conversations.values()) {
+      const [last, mark] = [one.messages.findLast(({ note }) => !note), seen[one.name]];
+      if (last && last.epoch === mark?.epoch && last.offset <= mark.offset) one.unread = 0;
+    }
     this.#tell("conversations");
   }
 

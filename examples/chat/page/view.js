@@ -19,10 +19,10 @@ const list = (names) => new Intl.ListFormat("en").format(names);
 function drawLog() {
   const { messages, firstNew } = chat.current;
   const log = $("log");
-  log.ariaBusy = "true";
+  log.parentElement.ariaBusy = "true"; // it is not news to whom it is read out
   log.replaceChildren();
   messages.forEach((message, at) => append(log, message, messages[at - 1], firstNew));
-  log.ariaBusy = "false";
+  log.parentElement.ariaBusy = "false";
 }
 
 function drawOutgoing() {

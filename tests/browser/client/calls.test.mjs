@@ -124,6 +124,29 @@ test("what may be repeated goes out again with its key, before what came later",
   assert.deepEqual([await call, await other], ["a", "b"]);
 });
 
+test("what a server that goes away has cancelled goes out again, on the next link or on this one", async () => {
+  const { session, socket } = await begin();
+  const paid = session.call("pay", null, { repeat: "k" });
+  const cancelled = { type: "error", code: "cancelled", message: "going away" };
+  await socket.say({ ...cancelled, id: socket.takeOne().id });
+  const next = await again(clock, 1001);
+  await next.say({ ...cancelled, id: next.takeOne({ method: "pay", key: "k" }).id });
+  await next.say({ ...cancelled, id: 1 });
+  await clock.advance(499);
+  assert.deepEqual(next.take(), []);
+  await clock.advance(1);
+  await next.say({ type: "result", id: next.takeOne({ method: "pay", key: "k" }).id, value: 1 });
+  assert.equal(await paid, 1);
+  const other = session.call("pay", null, { repeat: true, timeout: 100 });
+  await next.say({ ...cancelled, id: next.takeOne().id });
+  await Promise.all([assert.rejects(other, CallTimeout), clock.advance(100)]);
+  const last = session.call("pay", null, { repeat: true, timeout: null });
+  next.take();
+  await next.say({ ...cancelled, id: 4 });
+  await Promise.all([assert.rejects(last), session.close()]);
+  assert.equal(clock.timers, 0);
+});
+
 test("a value that has no form fails its call, and nothing else", async () => {
   const { session, socket } = await begin();
   const loop = {};
@@ -360,6 +383,109 @@ test("a call with a key goes on when the link breaks, and the next link gets its
   await session.close();
   assert.equal(signal.aborted, true);
   assert.equal(clock.timers, 0);
+});
+
+test("a run with a key goes on while anybody waits for it, and ends when nobody does", async () => {
+  const { session, socket } = await begin();
+  let [runs, signal, release] = [0, null, null];
+  session.methods.set("pay", (params, context) => {
+    runs++;
+    signal = context.signal;
+    return new Promise((done, fail) => {
+      release = done;
+      signal.addEventListener("abort", () => fail(signal.reason));
+    });
+  });
+  for (const id of [1, 2]) await socket.say({ type: "call", id, method: "pay", key: "k" });
+  await socket.say({ type: "cancel", id: 1 });
+  assert.equal(signal.aborted, false);
+  const next = await again(clock);
+  await next.say({ type: "call", id: 1, method: "pay", key: "k" });
+  assert.equal(runs, 1);
+  await next.say({ type: "cancel", id: 1 });
+  assert.equal(signal.aborted, true, "given up on another link than where it began");
+  await next.say({ type: "call", id: 2, method: "pay", key: "k" });
+  assert.equal(runs, 2);
+  release("paid");
+  await settle();
+  assert.deepEqual(next.take(), [{ type: "result", id: 2, value: "paid" }]);
+  assert.equal(session.statistics().answers, 0);
+  session.close();
+});
+
+test("a run that is deaf to its end is not run beside another one of its key", async () => {
+  const { session, socket, errors } = await begin();
+  let [runs, fail] = [0, null];
+  session.methods.set("pay", () => {
+    runs++;
+    return new Promise((done, no) => (fail = no));
+  });
+  await socket.say({ type: "call", id: 1, method: "pay", key: "k" });
+  await socket.say({ type: "cancel", id: 1 });
+  await socket.say({ type: "call", id: 2, method: "pay", key: "k" });
+  assert.equal(runs, 1);
+  fail(new Error("cut off"));
+  await settle();
+  assert.equal(runs, 2);
+  assert.deepEqual(errors, []);
+  fail(new CallError("no-money"));
+  await settle();
+  assert.deepEqual(socket.take(), [{ type: "error", id: 2, code: "no-money" }]);
+  session.close();
+});
+
+test("the failure of a run whose link is gone is reported", async () => {
+  const { session, socket, errors } = await begin();
+  let fail;
+  session.methods.set("pay", () => new Promise((done, no) => (fail = no)));
+  await socket.say({ type: "call", id: 1, method: "pay", key: "k" });
+  await again(clock);
+  fail(new Error("broken"));
+  await settle();
+  assert.deepEqual(errors.map(String), ["Error: broken"]);
+  session.close();
+});
+
+test("an error whose data has no form is answered nevertheless, and stops nothing", async () => {
+  const { session, socket, errors } = await begin();
+  session.methods.set("refuse", () => {
+    throw new CallError("no", "", { data: 1n });
+  });
+  await socket.say({ type: "call", id: 1, method: "refuse" });
+  socket.takeOne({ type: "error", id: 1, code: "internal" });
+  assert.equal(errors.length, 1);
+  socket.bufferedAmount = 1e9;
+  await socket.say({ type: "call", id: 2, method: "refuse" });
+  session.notify("hello");
+  socket.bufferedAmount = 0;
+  await clock.advance(100);
+  assert.deepEqual(socket.take().map(({ id, method }) => id ?? method), [2, "hello"]);
+  session.close();
+});
+
+test("what runs is bounded, though nobody waits for it", async () => {
+  const { session, socket } = await begin({ maxAnswers: 4 });
+  let running = 0;
+  session.methods.set("deaf", () => {
+    running++;
+    return new Promise(() => {});
+  });
+  for (let id = 1; id <= 50; id++) {
+    await socket.say({ type: "call", id, method: "deaf" });
+    await socket.say({ type: "cancel", id });
+  }
+  assert.equal(running, 8);
+  assert.equal(socket.take().filter(({ code }) => code === "busy").length, 42);
+  for (let n = 0; n < 50; n++) await socket.say({ type: "notify", method: "deaf" });
+  assert.equal(running, 8);
+  assert.equal(session.statistics().droppedNotifications, 50);
+  session.close();
+  const other = await begin({ maxAnswers: 4 });
+  other.session.methods.set("deaf", () => new Promise(() => running++));
+  running = 0;
+  for (let n = 0; n < 50; n++) await other.socket.say({ type: "notify", method: "deaf" });
+  assert.equal(running, 4);
+  other.session.close();
 });
 
 test("a stream takes no key", async () => {

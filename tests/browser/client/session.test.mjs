@@ -111,6 +111,31 @@ test("closing while waiting, or while the first connection is made", async () =>
   assert.equal(FakeSocket.made.length, 2);
 });
 
+test("closing by whoever is told of a state, whichever it is", async () => {
+  for (const state of ["connecting", "open", "waiting"]) {
+    const { session, socket } = await begin();
+    session.addEventListener("state", ({ detail }) => detail.state === state && session.close());
+    await socket.end();
+    await clock.advance(1000);
+    if (state === "open") await latest().open();
+    assert.equal(session.state, "closed");
+    assert.equal(clock.timers, 0);
+    const { length } = FakeSocket.made;
+    await clock.advance(1e6);
+    assert.equal(FakeSocket.made.length, length, "nobody comes back");
+    assert.equal(session.state, "closed");
+  }
+});
+
+test("a code that a page may not use closes nothing", async () => {
+  const { session, socket } = await begin();
+  for (const code of [1001, 999, 5000, "1000"]) assert.throws(() => session.close(code), RangeError);
+  assert.throws(() => session.close(1000, "é".repeat(62)), RangeError);
+  assert.equal(session.state, "open");
+  await session.close(1000, "é".repeat(61));
+  assert.equal(socket.closed.code, 1000);
+});
+
 test("an attempt that takes too long is given up", async () => {
   const { session, socket } = await begin({ isOpen: false, connectTimeout: 3000 });
   await clock.advance(3000);
@@ -134,6 +159,31 @@ test("the address may be a function, and one that fails is a failed attempt", as
   await clock.advance(1000);
   assert.equal(latest().url, "ws://test/?token=2");
   session.close();
+});
+
+test("an address or a first message that never comes is a failed attempt", async () => {
+  const never = () => new Promise(() => {});
+  const errors = [];
+  const options = { WebSocket: FakeSocket, backoff: { random: () => 1 }, heartbeat: null, connectTimeout: 3000 };
+  const one = new Session(never, { ...options, onError: (error) => errors.push(error) });
+  await clock.advance(3000);
+  assert.equal(one.state, "waiting");
+  await clock.advance(600);
+  assert.equal(one.state, "connecting");
+  one.close();
+  const two = await begin({ first: never, connectTimeout: 3000, errors });
+  await clock.advance(3000);
+  assert.equal(two.session.state, "waiting");
+  assert.equal(two.socket.closed.code, 4000);
+  assert.equal(errors.length, 2);
+  two.session.close();
+  const three = await begin({ first: never, connectTimeout: 3000, errors });
+  await three.socket.end();
+  assert.equal(clock.timers, 1, "that of the next attempt");
+  three.session.close();
+  assert.equal(clock.timers, 0);
+  await clock.advance(10_000);
+  assert.equal(errors.length, 2);
 });
 
 test("the first message goes before all others, on each connection", async () => {
@@ -354,6 +404,33 @@ test("what is put into the queue of a socket that is closing waits for the next 
   const next = await again(clock, 1001);
   assert.equal(next.takeOne().method, "one");
   assert.deepEqual(socket.sent, []);
+});
+
+test("no question is asked before the first message", async () => {
+  let introduce;
+  const first = () => new Promise((done) => (introduce = done));
+  const { session, socket } = await begin({ first, connectTimeout: 60_000, heartbeat: { interval: 1000, timeout: 1000 } });
+  session.retry();
+  await clock.advance(10_000);
+  assert.deepEqual(socket.sent, []);
+  introduce("token");
+  await settle();
+  assert.deepEqual(socket.sent.splice(0), ["token"]);
+  await clock.advance(1000);
+  socket.takeOne({ method: "ping" });
+  session.close();
+});
+
+test("JSON that is nested more deeply than the engine follows is malformed", async () => {
+  const { session, socket } = await begin();
+  const { parse } = JSON;
+  JSON.parse = () => {
+    throw new RangeError("Maximum call stack size exceeded"); // others than V8 do
+  };
+  await socket.say("[[[");
+  JSON.parse = parse;
+  socket.takeOne({ type: "error", code: "invalid" });
+  session.close();
 });
 
 test("a server that speaks at once is answered, behind the first message", async () => {

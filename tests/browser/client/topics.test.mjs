@@ -325,6 +325,57 @@ test("presence, history and publications", async () => {
   assert.deepEqual(await position, at(11));
 });
 
+test("a history that has not yet what came live is asked again, and is not taken for a loss", async () => {
+  const { session, socket, subscription } = await listening();
+  await socket.say(event(12));
+  await answer("history", { position: at(10), recovered: true, events: [] });
+  assert.deepEqual(socket.take(), []);
+  await clock.advance(100);
+  assert.deepEqual(await answer("history", { position: at(12), recovered: true, events: inAnswer(11, 12) }), {
+    topic: "news",
+    position: at(10),
+    limit: 1024,
+  });
+  assert.deepEqual(await take(subscription, 2), ["n11", "n12"]);
+  session.close();
+  assert.equal(clock.timers, 0);
+});
+
+test("the answer to a question of an earlier subscription is none", async () => {
+  const { session, socket, subscription } = await listening();
+  await socket.say(event(12));
+  const { id } = socket.takeOne({ method: "history" });
+  await socket.say({ type: "notify", method: "unsubscribed", params: { topic: "news", code: "epoch", message: "" } });
+  await answer("subscribe", { position: at(3, "f"), recovered: false, events: [] });
+  await socket.say({ type: "result", id, value: { position: at(12), recovered: true, events: inAnswer(11, 12) } });
+  await socket.say(event(4));
+  assert.deepEqual(await take(subscription, 2), ["gap null", "n4"]);
+  assert.deepEqual(subscription.position, at(4, "f"));
+  assert.deepEqual(socket.take(), []);
+  session.close();
+});
+
+test("answers and notifications without sense do not spoil what is kept", async () => {
+  const nonsense = [
+    { position: { epoch: "e", offset: "11" } },
+    { position: { epoch: 1, offset: 11 } },
+    { position: "here" },
+    { position: at(11), events: {} },
+    { position: at(11), events: [null] },
+    { position: at(11), events: [{ offset: -1 }] },
+  ];
+  for (const value of nonsense) {
+    const { session, subscription } = await listening({}, value);
+    await assert.rejects(subscription.ready, (error) => error instanceof Unsubscribed && error.code === "invalid");
+    session.close();
+  }
+  const { session, socket, subscription } = await listening({}, { position: null });
+  const say = (missed) => socket.say({ type: "notify", method: "gap", params: { topic: "news", missed } });
+  for (const missed of ["1", -5, 1.5, {}, undefined, 2]) await say(missed);
+  assert.equal(subscription.missed, 2);
+  session.close();
+});
+
 test("the first event may come in the same breath as the answer", async () => {
   const { session, socket } = await begin();
   const subscription = session.subscribe("news");
