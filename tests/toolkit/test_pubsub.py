@@ -399,7 +399,9 @@ async def test_who_is_expelled_while_its_answer_is_made_does_not_get_in(before):
 
 @pytest.mark.parametrize("history", [True, False])
 @pytest.mark.parametrize("method", ["subscribe", "unsubscribe"])
-async def test_an_answer_never_says_that_a_subscription_is_there_which_is_not(method, history):
+async def test_an_answer_never_says_that_a_subscription_is_there_which_is_not(
+    method, history, monkeypatch
+):
     class Deaf(MemoryBroker):
         """One whose listeners take their time until they hear a topic."""
 
@@ -412,7 +414,7 @@ async def test_an_answer_never_says_that_a_subscription_is_there_which_is_not(me
                     await store.read_gate.wait()
                     await add(topic)
 
-                listener.add = add_slowly
+                monkeypatch.setattr(listener, "add", add_slowly)
                 yield listener
 
     store = Gated()
