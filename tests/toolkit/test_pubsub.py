@@ -944,6 +944,47 @@ async def test_the_newest_number_that_the_broker_did_not_take_is_announced(autoj
         assert await one.hear(2) == [(1, 1), (2, 2)]
 
 
+async def test_who_comes_and_goes_while_the_broker_hangs_leaves_no_tasks(monkeypatch):
+    answers = trio.Event()
+
+    class Hung(MemoryBroker):
+        @asynccontextmanager
+        async def listen(self):
+            async with super().listen() as listener:
+                for name in ("add", "remove"):
+                    monkeypatch.setattr(listener, name, self.slow(getattr(listener, name)))
+                yield listener
+
+        def slow(self, call):
+            async def wait(topic):
+                await answers.wait()
+                await call(topic)
+
+            return wait
+
+    broker = Hung()
+    async with Hub(broker=broker) as hub, subscriber(hub) as one:
+        nursery = hub._node._nursery
+        assert nursery is not None
+        before = len(nursery.child_tasks)
+        for number in range(50):
+            for topic in ("a", f"a{number}"):
+                async with trio.open_nursery() as others:
+                    others.start_soon(one.subscribe, topic)
+                    await wait_all_tasks_blocked()
+                    others.cancel_scope.cancel()
+                await wait_all_tasks_blocked()
+        assert len(nursery.child_tasks) <= before + 2
+        answers.set()
+        await one.subscribe("a")
+        await wait_all_tasks_blocked()
+        (ear,) = broker._ears
+        assert ear.topics == {"a"}
+        async with Hub(broker=broker) as other:
+            await other.publish("a", 1)
+        assert await one.hear(1) == [(0, 1)]
+
+
 async def test_a_topic_that_is_forgotten_and_wanted_again_is_heard(autojump_clock):
     store, broker = MemoryStore(), MemoryBroker()
     async with (

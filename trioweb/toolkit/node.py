@@ -291,9 +291,9 @@ class Node:
         """Forget a topic that nobody here subscribes to."""
         if (live.is_unused or live.is_over) and self._topics.get(live.name) is live:
             del self._topics[live.name]
-            if self._relay is not None and self._nursery is not None:
-                self._relay.forget(live.name)
-                self._nursery.start_soon(self._relay.tidy, live.name)
+            relay, nursery = self._relay, self._nursery
+            if relay is not None and nursery is not None and relay.forget(live.name):
+                nursery.start_soon(relay.tidy, live.name)
 
     def end(self, live: LiveTopic, code: str, message: str) -> None:
         """End all subscriptions to a topic, and tell the subscribers."""
