@@ -186,7 +186,7 @@ class Node:
 
         As soon as the answer is on its way `LiveTopic.join` must be called; `leave` if it is
         not sent. It takes the place of a subscription of the same link, if there is one. Raises
-        `CallError` for one that is expelled meanwhile.
+        `CallError` for one that is ended meanwhile, by the application or by its link.
         """
         options = self._options(topic)
         while True:
@@ -207,6 +207,8 @@ class Node:
                 raise
             if subscription.expelled is not None:
                 raise subscription.expelled
+            if self._links.get(link, {}).get(topic) is not subscription and not live.is_over:
+                raise CallError("cancelled", "it was unsubscribed, or subscribed anew, meanwhile")
             if recovery is None:
                 live.follow(subscription, None)
                 return subscription, None
