@@ -17,7 +17,7 @@ from ..config import CallLimits
 from ..errors import CallError, CallLost, CallTimeout, ProtocolError
 from ..principals import key_of
 from ..types import CloseCode
-from .calling import inside_method
+from .calling import Work, work_of_task
 from .methods import Invocation, Method, Methods, Reply
 from .peer import Peer, Tally
 from .postbox import ENDED, Postbox
@@ -218,7 +218,8 @@ class Answering:
     # --- in the tasks ------------------------------------------------------------------------
 
     async def _run(self, call: Call, incoming: _Incoming, begin: _Begin) -> None:
-        inside_method.set(True)
+        work = Work()
+        work_of_task.set(work)
         try:
             with incoming.scope:
                 end = await self._work(call, incoming, begin)
@@ -231,6 +232,7 @@ class Answering:
         except ENDED:
             pass  # the reader finds that too
         finally:
+            work.is_over = True
             del self._calls[call.id]
             self._tally.incoming -= 1
             self._given_up -= incoming.given_up
@@ -274,19 +276,24 @@ class Answering:
 
     async def _outcome(self, call: Call) -> Result | Error:
         """Run a call with a key to its end, whoever waits for that."""
+        work = Work()  # it may outlive the call
+        work_of_task.set(work)
         try:
             value = await self._methods.run(self._invocation(call))
         except Exception as error:  # noqa: BLE001 - it is logged there
             return self._failed(call, error).message
         except BaseExceptionGroup as group:
             raise self._cancelled(call.method, group) from None
+        finally:
+            work.is_over = True
         if isinstance(value, Reply) or _is_stream(value):
             _call_hook(_unsent(value))
             return _error(call.id, CallError("invalid", "the method takes no key", path="$.key"))
         return Result(call.id, value)
 
     async def _run_notified(self, invocation: Invocation) -> None:
-        inside_method.set(True)
+        work = Work()
+        work_of_task.set(work)
         scope = trio.CancelScope()
         self._notified.add(scope)
         try:
@@ -297,6 +304,7 @@ class Answering:
         except BaseExceptionGroup as group:
             raise self._cancelled(invocation.method, group) from None
         finally:
+            work.is_over = True
             self._notified.discard(scope)
             self._tally.incoming -= 1
 
