@@ -90,7 +90,7 @@ async def test_the_same_key_is_answered_with_the_first_result(kind, autojump_clo
         assert len(once) == 5
 
 
-@pytest.mark.parametrize("ann, bob", [("ann", "bob"), ({"sub": "ann"}, {"sub": "bob"})])
+@pytest.mark.parametrize(("ann", "bob"), [("ann", "bob"), ({"sub": "ann"}, {"sub": "bob"})])
 @on_every_kind
 async def test_a_run_outlives_its_link_and_answers_on_the_next(kind, ann, bob, autojump_clock):
     with guard():
