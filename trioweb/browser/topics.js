@@ -64,9 +64,9 @@ export class Topics {
   notify({ method, params }) {
     const subscription = this.#all.get(params?.topic);
     if (method === "gap") subscription?.gap(params);
-    else if (method === "join" || method === "leave") subscription?.presence(method, params);
     else if (method === "unsubscribed") subscription?.ended(params);
-    else return false;
+    else if (subscription && (method === "join" || method === "leave")) subscription.presence(method, params);
+    else return false; // one of the application's
     return true;
   }
 

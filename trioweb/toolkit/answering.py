@@ -105,7 +105,7 @@ class Answering:
         incoming = _Incoming(deadline, call.window)
         if call.key is not None:
             begin: _Begin = partial(self._once, call, incoming)
-        elif self._is_quick(method):
+        elif self._is_quick(call.method, method):
             value = self._run_quick(method, call)
             if isinstance(value, _End) and self._offer(value):
                 return
@@ -137,7 +137,7 @@ class Answering:
             self._tally.refused += 1
             return
         invocation = Invocation(self._peer, notify.method, notify.params, is_notify=True)
-        if self._is_quick(method):
+        if self._is_quick(notify.method, method):
             self._tally.taken += 1
             try:
                 _call_hook(_unsent(method(self._peer, notify.params)))
@@ -183,8 +183,8 @@ class Answering:
         running, limit = self._tally.incoming, self._limits.incoming
         return running - self._given_up >= limit or running >= 2 * limit
 
-    def _is_quick(self, method: Method) -> bool:
-        return method.is_quick and not self._methods.has_middleware
+    def _is_quick(self, name: str, method: Method) -> bool:
+        return method.is_quick and not self._methods.has_middleware(name)
 
     def _refusal_sent(self) -> None:
         self._unsent -= 1

@@ -369,6 +369,19 @@ test("leaving waits for the answer to what it leaves", async () => {
   session.close();
 });
 
+test("what joins and leaves no topic of ours is the application's", async () => {
+  const { session, socket, seen } = await listening();
+  const joined = [];
+  session.methods.set("join", (params) => joined.push(params));
+  await socket.say({ type: "notify", method: "join", params: { topic: "news", user: "ada" } });
+  for (const params of [{ topic: "sports", user: "ada" }, { game: 7 }, null]) {
+    await socket.say({ type: "notify", method: "join", params });
+  }
+  assert.deepEqual(joined, [{ topic: "sports", user: "ada" }, { game: 7 }, null]);
+  assert.deepEqual(seen.slice(1), [["join", { topic: "news", user: "ada", info: null }]]);
+  session.close();
+});
+
 test("a history that has not yet what came live is asked again, and is not taken for a loss", async () => {
   const { session, socket, subscription } = await listening();
   await socket.say(event(12));
