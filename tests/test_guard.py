@@ -18,12 +18,15 @@ from trio.testing import MockClock
 import trioweb
 from tests.guarantees.peers import Link, TCPLink, TLSLink, VirtualLink
 from tests.helpers import (
+    TEXT,
     Answer,
     Peer,
     asking,
+    close_frame,
     dialling,
     echo,
     fetch,
+    frame,
     get,
     numeric_url,
     port_of,
@@ -554,6 +557,28 @@ async def test_after_a_first_message_the_principal_has_its_bucket(clock: MockClo
         assert len(log.came) == 2
         await trio.sleep(5)
         assert len(log.came) == 4
+
+
+async def test_what_came_behind_a_first_message_counts_for_its_principal_too() -> None:
+    received: list[trioweb.Message] = []
+
+    async def check(token: str) -> str:
+        return token
+
+    async def handler(ws: trioweb.WebSocket) -> None:
+        while True:
+            received.append(await ws.receive())
+
+    limit = RateLimit(0.001, burst=3, per="principal", excess=Excess.DROP)
+    way = trioweb.MessageToken(check)
+    async with serving(handler, guard=Guard(messages=[limit]), authenticate=way) as server:
+        for _ in range(3):
+            behind = [frame(TEXT, "ann"), *(frame(TEXT, f"{number}") for number in range(10))]
+            async with upgraded(server, behind=b"".join(behind)) as peer:
+                await peer.send(close_frame(1000))
+                await peer.farewell()
+        assert received == ["0", "1", "2"]
+        assert server.statistics().messages_limited == 27
 
 
 async def test_several_limits_hold_together(clock: MockClock, link: Link) -> None:

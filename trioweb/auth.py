@@ -211,8 +211,12 @@ async def admit(ws: WebSocket, authenticate: Authenticate, timeouts: Timeouts) -
         ws.credential = None
         first = _first_message(authenticate)
         assert first is not None
+        # What comes behind it waits until it is known whose it is: there may be limits on that.
+        reading = lifecycle_of(ws).reading
+        most, reading.most_messages = reading.most_messages, 1
         if not await first.admit(ws, timeouts):
             return False
+        reading.most_messages = most
     if ws.credential is None:
         return True
     ws.credential.begin(lifecycle_of(ws))

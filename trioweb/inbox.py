@@ -60,6 +60,7 @@ class Inbox(InLane):
         "_limits",
         "_listeners",
         "_machine",
+        "_most_bytes",
         "_outbox",
         "_owner",
         "_parked",
@@ -69,6 +70,7 @@ class Inbox(InLane):
         "last_heard",
         "messages_received",
         "meter",
+        "most_messages",
         "pace",
         "pending",
         "read_size",
@@ -81,6 +83,9 @@ class Inbox(InLane):
         self._framer = machine.framer
         self._outbox = outbox
         self._limits = limits
+        # The mark, in numbers that the framer takes.
+        self._most_bytes = int(min(limits.inbox_bytes, _UNBOUNDED))
+        self.most_messages = int(min(limits.inbox_messages, _UNBOUNDED))
         self._owner = owner
         self._changed = Parking()
         self._heard = Parking()
@@ -148,7 +153,7 @@ class Inbox(InLane):
             ended = self._owner.ended()
         next_event = self._machine.next_event
         controls = self._limits.outbox_control
-        most_bytes = self._limits.inbox_bytes
+        most_bytes = self._most_bytes
         while self.undecoded and controls and not (self.paused and not ended):
             event = next_event()
             if event is None:
@@ -194,17 +199,15 @@ class Inbox(InLane):
         self._mark()
 
     def _mark(self) -> None:
-        limits = self._limits
-        if self.inbox_size >= limits.inbox_bytes or len(self.inbox) >= limits.inbox_messages:
+        if self.inbox_size >= self._most_bytes or len(self.inbox) >= self.most_messages:
             self.is_full = True
 
     def pull_plain(self, now: float | None = None) -> None:
         """Decode what needs no second thought, in bulk; ``now`` is the time, if that is known."""
-        inbox, limits = self.inbox, self._limits
+        inbox = self.inbox
         before = len(inbox)
-        room = min(limits.inbox_bytes, _UNBOUNDED) - self.inbox_size
-        most = min(limits.inbox_messages, _UNBOUNDED) - before
-        self.inbox_size += self._framer.pull(inbox, int(room), int(most))
+        room, most = self._most_bytes - self.inbox_size, self.most_messages - before
+        self.inbox_size += self._framer.pull(inbox, room, most)
         self.messages_received += len(inbox) - before
         if self.meter is not None and len(inbox) > before:
             self._meter(self.meter, before, trio.current_time() if now is None else now)

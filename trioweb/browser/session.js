@@ -3,7 +3,7 @@
 import { Answers } from "./answers.js";
 import { Backoff } from "./backoff.js";
 import { Calls } from "./calls.js";
-import { Malformed, SessionClosed } from "./errors.js";
+import { Malformed, SessionClosed, TriowebError } from "./errors.js";
 import { Link } from "./link.js";
 import { Outbox } from "./outbox.js";
 import { stream } from "./streams.js";
@@ -15,7 +15,7 @@ const DEFAULTS = {
   protocols: undefined, // subprotocols to offer
   first: null, // returns (a promise of) a message to send before all others: a token
   backoff: {}, // see backoff.js
-  connectTimeout: 10_000, // ms until a connection must be open
+  connectTimeout: 10_000, // ms until there must be a URL, then an open connection, then its first message
   heartbeat: { interval: 20_000, timeout: 10_000 }, // ms of silence before we ask, and after; null: none
   queue: {}, // {items: 1024, bytes: 2**20, overflow: "fail"}; see outbox.js
   callTimeout: 30_000, // ms; the time of a call that names none. null: none
@@ -51,6 +51,7 @@ export class Session extends EventTarget {
   #topics;
   #link = null;
   #timer = null;
+  #patience = null;
   #triedAt = 0;
   #malformed = 0;
   #counts = { connections: 0, received: 0, malformed: 0 };
@@ -192,6 +193,7 @@ export class Session extends EventTarget {
   #finish(close, why) {
     if (this.#state === "closed") return;
     clearTimeout(this.#timer);
+    clearTimeout(this.#patience);
     globalThis.removeEventListener?.("online", this.#hurry);
     globalThis.removeEventListener?.("offline", this.#doubt);
     globalThis.document?.removeEventListener("visibilitychange", this.#show);
@@ -215,7 +217,7 @@ export class Session extends EventTarget {
     this.#enter("connecting");
     let ws;
     try {
-      const url = typeof this.#url === "function" ? await this.#url() : this.#url;
+      const url = typeof this.#url === "function" ? await this.#inTime(this.#url()) : this.#url;
       if (this.#state !== "connecting") return;
       const { WebSocket = globalThis.WebSocket, protocols } = this.#options;
       ws = new WebSocket(absolute(url), protocols ?? []);
@@ -247,14 +249,29 @@ export class Session extends EventTarget {
 
   async #introduce(link) {
     try {
-      const first = await this.#options.first();
+      const first = await this.#inTime(this.#options.first());
       if (!link.isOpen) return;
       if (first !== undefined && first !== null) link.send(first);
     } catch (error) {
-      this.#options.onError(error);
+      if (link.isOpen) this.#options.onError(error);
       return link.close(4000, "no first message");
     }
     this.#begin(link);
+  }
+
+  // What the page asks for may never come: a request has no time of its own.
+  async #inTime(promise) {
+    const { connectTimeout } = this.#options;
+    let timer;
+    const late = new Promise((_, reject) => {
+      const error = new TriowebError(`nothing to connect with after ${connectTimeout} ms`);
+      this.#patience = timer = setTimeout(() => reject(error), connectTimeout);
+    });
+    try {
+      return await Promise.race([promise, late]);
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   #begin(link) {
@@ -266,6 +283,7 @@ export class Session extends EventTarget {
   }
 
   #ended({ code, reason, openFor }) {
+    clearTimeout(this.#patience);
     this.#link = null;
     this.#close = { code, reason };
     this.#backoff.ended(openFor);

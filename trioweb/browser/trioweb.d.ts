@@ -67,7 +67,7 @@ export interface SessionOptions {
   /** Returns the message that goes before all others on each connection: a token, say. */
   first?: (() => Message | null | undefined | Promise<Message | null | undefined>) | null;
   backoff?: BackoffOptions;
-  /** Until a connection must be open: 10,000. */
+  /** Until there must be a URL, then an open connection, then its first message: 10,000 each. */
   connectTimeout?: number;
   /** null: none. */
   heartbeat?: HeartbeatOptions | null;

@@ -10,7 +10,7 @@ const isText = (value) => typeof value === "string";
 const isCount = (value) => Number.isSafeInteger(value) && value >= 0;
 const isId = (value) => isCount(value) && value > 0;
 const isKey = (value) => isText(value) && value.length > 0 && [...value].length <= 200;
-const isSeconds = (value) => typeof value === "number" && value >= 0; // refuses NaN too
+const isSeconds = (value) => (typeof value === "number" || typeof value === "bigint") && value >= 0; // refuses NaN too
 const isAny = () => true;
 
 const REQUIRED = Symbol("required");
@@ -114,7 +114,7 @@ export function read(data) {
       if (initial === REQUIRED) throw new Malformed(`a ${type} without ${name}`, consequences(found));
       message[name] = initial;
     } else if (fits(value) || (initial === null && value === null)) {
-      message[name] = value;
+      message[name] = fits === isSeconds && value !== null ? Number(value) : value;
     } else {
       throw new Malformed(`not a valid ${name}`, { path: `$.${name}`, ...consequences(found) });
     }

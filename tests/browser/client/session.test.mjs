@@ -161,6 +161,31 @@ test("the address may be a function, and one that fails is a failed attempt", as
   session.close();
 });
 
+test("an address or a first message that never comes is a failed attempt", async () => {
+  const never = () => new Promise(() => {});
+  const errors = [];
+  const options = { WebSocket: FakeSocket, backoff: { random: () => 1 }, heartbeat: null, connectTimeout: 3000 };
+  const one = new Session(never, { ...options, onError: (error) => errors.push(error) });
+  await clock.advance(3000);
+  assert.equal(one.state, "waiting");
+  await clock.advance(600);
+  assert.equal(one.state, "connecting");
+  one.close();
+  const two = await begin({ first: never, connectTimeout: 3000, errors });
+  await clock.advance(3000);
+  assert.equal(two.session.state, "waiting");
+  assert.equal(two.socket.closed.code, 4000);
+  assert.equal(errors.length, 2);
+  two.session.close();
+  const three = await begin({ first: never, connectTimeout: 3000, errors });
+  await three.socket.end();
+  assert.equal(clock.timers, 1, "that of the next attempt");
+  three.session.close();
+  assert.equal(clock.timers, 0);
+  await clock.advance(10_000);
+  assert.equal(errors.length, 2);
+});
+
 test("the first message goes before all others, on each connection", async () => {
   let token = 0;
   const { session, socket } = await begin({ first: async () => `token ${++token}`, isOpen: false });
@@ -384,7 +409,7 @@ test("what is put into the queue of a socket that is closing waits for the next 
 test("no question is asked before the first message", async () => {
   let introduce;
   const first = () => new Promise((done) => (introduce = done));
-  const { session, socket } = await begin({ first, heartbeat: { interval: 1000, timeout: 1000 } });
+  const { session, socket } = await begin({ first, connectTimeout: 60_000, heartbeat: { interval: 1000, timeout: 1000 } });
   session.retry();
   await clock.advance(10_000);
   assert.deepEqual(socket.sent, []);
