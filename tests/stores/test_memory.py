@@ -39,6 +39,22 @@ async def test_forgets_the_topic_that_was_longest_not_used():
     assert (again.position.offset, again.entries) == (0, ())
 
 
+async def test_names_that_are_only_asked_for_push_no_history_out():
+    store = MemoryStore(max_topics=3)
+    positions = {topic: await store.append(topic, b"1", KEEP) for topic in "ab"}
+    for number in range(10):
+        await store.read(f"x{number}", limit=0, max_bytes=1)
+    blank = await store.read("x9", limit=0, max_bytes=1)
+    assert (await store.append("x9", b"1", KEEP)).epoch == blank.position.epoch
+    for topic, position in positions.items():
+        assert (await store.read(topic, limit=0, max_bytes=1)).position == position
+    await store.read("y", limit=0, max_bytes=1)  # now there is nothing else
+    assert len(store._topics) == 3
+    assert (await store.read("b", limit=0, max_bytes=1)).position == positions["b"]
+    await store.remove("y")
+    assert not store._blank
+
+
 async def test_many_bytes_in_all_push_out_whole_topics_and_never_the_one_in_use():
     store = MemoryStore(max_bytes=100_000)
     first = await store.append("a", bytes(40_000), KEEP)

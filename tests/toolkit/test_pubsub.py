@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -396,6 +397,47 @@ async def test_who_is_expelled_while_its_answer_is_made_does_not_get_in(before):
         assert hub.statistics().subscriptions == 0
 
 
+@pytest.mark.parametrize("history", [True, False])
+@pytest.mark.parametrize("method", ["subscribe", "unsubscribe"])
+async def test_an_answer_never_says_that_a_subscription_is_there_which_is_not(
+    method, history, monkeypatch
+):
+    class Deaf(MemoryBroker):
+        """One whose listeners take their time until they hear a topic."""
+
+        @asynccontextmanager
+        async def listen(self):
+            async with super().listen() as listener:
+                add = listener.add
+
+                async def add_slowly(topic):
+                    await store.read_gate.wait()
+                    await add(topic)
+
+                monkeypatch.setattr(listener, "add", add_slowly)
+                yield listener
+
+    store = Gated()
+    topics = HISTORY if history else None
+    async with Hub(topics, store=store, broker=Deaf()) as hub, subscriber(hub) as one:
+        store.read_gate = trio.Event()
+        ended = []
+        async with trio.open_nursery() as nursery:
+
+            async def subscribe():
+                ended.append((await refused(one.subscribe())).code)
+
+            nursery.start_soon(subscribe)
+            await wait_all_tasks_blocked()
+            nursery.start_soon(one.peer.call, method, {"topic": "a"})
+            await wait_all_tasks_blocked()
+            store.read_gate.set()
+        assert ended == ["cancelled"]
+        await hub.publish("a", 1)
+        await wait_all_tasks_blocked()
+        assert one.events == ([1] if method == "subscribe" else [])
+
+
 class _PeerOf:
     def __init__(self, link):
         self.link = link
@@ -612,6 +654,22 @@ async def test_who_is_too_slow_hears_of_the_gap_with_its_count(overflow, history
         assert len(slow.events) + missed == 1051
         assert {params["topic"] for name, params in slow.heard if name == "gap"} == {"a"}
         assert slow.peer.ended is False
+
+
+@pytest.mark.parametrize("overflow", [Overflow.DROP_OLDEST, Overflow.DROP_NEWEST])
+async def test_presence_that_is_dropped_is_not_counted_as_events(overflow):
+    topics = {"*": TopicOptions(history=Retention(), overflow=overflow, presence=True)}
+    async with Hub(topics) as hub, subscriber(hub, size=1) as slow:
+        await slow.subscribe()
+        for number in range(1000):
+            hub._presence.enter("a", number)
+        await wait_all_tasks_blocked()
+        await hub.publish("a", "x")
+        await wait_all_tasks_blocked()
+        gaps = [params for name, params in slow.heard if name == "gap"]
+        assert gaps
+        assert {params["missed"] for params in gaps} == {0}
+        assert slow.events == ["x"]
 
 
 async def test_the_newest_alone_is_kept_for_who_is_slow():
@@ -884,6 +942,47 @@ async def test_the_newest_number_that_the_broker_did_not_take_is_announced(autoj
         for gate in broker.gates:
             gate.set()
         assert await one.hear(2) == [(1, 1), (2, 2)]
+
+
+async def test_who_comes_and_goes_while_the_broker_hangs_leaves_no_tasks(monkeypatch):
+    answers = trio.Event()
+
+    class Hung(MemoryBroker):
+        @asynccontextmanager
+        async def listen(self):
+            async with super().listen() as listener:
+                for name in ("add", "remove"):
+                    monkeypatch.setattr(listener, name, self.slow(getattr(listener, name)))
+                yield listener
+
+        def slow(self, call):
+            async def wait(topic):
+                await answers.wait()
+                await call(topic)
+
+            return wait
+
+    broker = Hung()
+    async with Hub(broker=broker) as hub, subscriber(hub) as one:
+        nursery = hub._node._nursery
+        assert nursery is not None
+        before = len(nursery.child_tasks)
+        for number in range(50):
+            for topic in ("a", f"a{number}"):
+                async with trio.open_nursery() as others:
+                    others.start_soon(one.subscribe, topic)
+                    await wait_all_tasks_blocked()
+                    others.cancel_scope.cancel()
+                await wait_all_tasks_blocked()
+        assert len(nursery.child_tasks) <= before + 2
+        answers.set()
+        await one.subscribe("a")
+        await wait_all_tasks_blocked()
+        (ear,) = broker._ears
+        assert ear.topics == {"a"}
+        async with Hub(broker=broker) as other:
+            await other.publish("a", 1)
+        assert await one.hear(1) == [(0, 1)]
 
 
 async def test_a_topic_that_is_forgotten_and_wanted_again_is_heard(autojump_clock):

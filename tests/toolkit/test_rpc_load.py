@@ -26,7 +26,7 @@ from trioweb.testing import (
     cancelled_at,
     no_orphans,
 )
-from trioweb.toolkit.rpc import JSON, Methods, Peer, open_peer, serve_peer
+from trioweb.toolkit.rpc import JSON, Methods, Once, Peer, open_peer, serve_peer
 from trioweb.toolkit.wire import Call, Cancel, Error, Event, Item, More, Notify, Result
 
 
@@ -151,6 +151,46 @@ async def test_peers_that_call_each_other_at_full_load_never_wait_for_ever(
         assert set(outcomes) <= {"done", "busy"}
         assert outcomes["done"] >= 300 if limit == 256 else outcomes["done"] > 0
         assert max(here.most, there.most) <= limit
+
+
+async def test_a_task_that_outlives_its_method_waits_for_a_place_as_others_do(autojump_clock):
+    async with trio.open_nursery() as nursery, Once() as once:
+        methods, back = Methods(once=once), Methods()
+        got: list[int] = []
+
+        async def later(peer: Peer) -> None:
+            await trio.sleep(1)
+            got.append(await peer.call("slow"))
+
+        @methods.method
+        async def begin(peer: Peer) -> None:
+            for _ in range(2):
+                nursery.start_soon(later, peer)
+
+        @methods.method
+        async def at_once(peer: Peer) -> str:
+            nursery.start_soon(peer.call, "slow")
+            await trio.sleep(1)
+            try:
+                await peer.call("slow")
+            except CallError as error:
+                return error.code
+            return ""
+
+        @back.method
+        async def slow(peer: Peer) -> int:
+            await trio.sleep(5)
+            return 1
+
+        limits = CallLimits(outgoing=1)
+        async with open_peers(methods=methods, back=back, limits=limits) as (caller, _, _):
+            for key in (None, "k"):
+                await caller.call("begin", key=key)
+                await trio.sleep(20)
+            assert got == [1, 1, 1, 1]
+            for key in (None, "l"):
+                assert await caller.call("at_once", key=key) == "busy"
+                await trio.sleep(20)
 
 
 async def test_large_results_wait_unencoded_for_a_peer_that_does_not_read(autojump_clock):

@@ -20,7 +20,7 @@ from tests.helpers import guard, numeric_url
 from tests.toolkit.fake_hub import FakeHub
 from trioweb import Backoff, CallError, CallLost, Message, Phase, Policy, SessionEnded
 from trioweb.adapters.trio_websocket import TrioWebSocketChannel
-from trioweb.config import Overflow, SessionLimits
+from trioweb.config import CallLimits, Overflow, SessionLimits
 from trioweb.positions import Position
 from trioweb.testing import (
     Partition,
@@ -590,6 +590,32 @@ def test_the_application_has_methods_of_its_own() -> None:
             world.hub.tell("live", Notify("gap", {"topic": "live", "missed": 3}))
             assert await some(live, 1) == [Missed(3)]
             assert passed == ["wave", "hello"]
+
+    in_world(main)
+
+
+def test_no_middleware_and_no_load_keeps_the_servers_word_from_a_subscription() -> None:
+    async def main(world: World, nursery: trio.Nursery) -> None:
+        async def stop(invocation: Invocation, handler: Any) -> Any:
+            await trio.sleep_forever()
+
+        methods = Methods(middleware=[stop])
+        methods.add("wave", lambda _, topic: None)
+        limits = CallLimits(incoming=1)
+        async with (
+            open_session(URL, methods=methods, call_limits=limits) as session,
+            session.subscribe("live") as live,
+        ):
+            for _ in range(3):
+                world.hub.tell("live", Notify("wave", {"topic": "hello"}))
+            world.hub.publish("live", 1)
+            world.hub.tell("live", Notify("gap", {"topic": "live", "missed": 3}))
+            world.hub.publish("live", 2)
+            world.hub.expel("live", "forbidden")
+            assert await some(live, 3) == [1, Missed(3), 2]
+            with pytest.raises(CallError) as caught:
+                await live.receive()
+            assert caught.value.code == "forbidden"
 
     in_world(main)
 

@@ -28,6 +28,7 @@ export class Subscription extends EventTarget {
   #retries = new Backoff({ reset: 0 });
   #timer = null;
   #ready;
+  asked = null; // settles when the server has answered the last subscribe
 
   // `options` are {position, recover: "all" or "latest", buffer: {items, bytes}, onEvent(event)}.
   constructor(host, topic, { position = null, recover = "all", buffer, onEvent } = {}) {
@@ -104,13 +105,15 @@ export class Subscription extends EventTarget {
     else if (this.#position) params.limit = Math.max(this.#feed.room, 1);
     try {
       // Not behind the promise: the first event may come in the same breath as the answer.
-      await this.#host.call("subscribe", params, link, (answer, size) => {
+      const call = this.#host.call("subscribe", params, link, (answer, size) => {
         if (this.isOver) return;
         const checked = sensible(answer);
         this.#link = link;
         this.#retries.ended(0);
         this.#answered(checked, size);
       });
+      this.asked = call.catch(() => {});
+      await call;
     } catch (error) {
       this.#refused(link, error);
     }
@@ -173,7 +176,7 @@ export class Subscription extends EventTarget {
     } else if (!before || !position) {
       this.#position = position;
       if (before) this.#lose(null);
-    } else if (recovered) {
+    } else if (recovered && events.length <= this.#feed.room) {
       this.#take(events, size);
     } else if (before.epoch === position.epoch && before.offset < position.offset) {
       this.#fallBehind(); // too much for one answer; the history may still have it
@@ -212,9 +215,10 @@ export class Subscription extends EventTarget {
     this.#feed.push({ type: "event", topic: this.topic, data, position: this.#position }, size);
   }
 
-  // Take the events of an answer that came in so many bytes.
+  // Take the events of an answer that came in so many bytes, as far as there is room.
   #take(events, size) {
-    for (const { offset, data } of events) {
+    const fitting = this.#recover === "latest" ? events : events.slice(0, this.#feed.room);
+    for (const { offset, data } of fitting) {
       if (offset > this.#position.offset) this.#numbered(offset, data, size / events.length);
     }
   }

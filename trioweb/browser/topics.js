@@ -64,9 +64,9 @@ export class Topics {
   notify({ method, params }) {
     const subscription = this.#all.get(params?.topic);
     if (method === "gap") subscription?.gap(params);
-    else if (method === "join" || method === "leave") subscription?.presence(method, params);
     else if (method === "unsubscribed") subscription?.ended(params);
-    else return false;
+    else if (subscription && (method === "join" || method === "leave")) subscription.presence(method, params);
+    else return false; // one of the application's
     return true;
   }
 
@@ -78,16 +78,23 @@ export class Topics {
     if (link === this.#link && !subscription.isOver) await subscription.open(link);
   }
 
-  async #left({ topic }) {
+  async #left({ topic, asked }) {
     const link = this.#link;
     if (!link) return;
-    const heard = this.#calls
-      .start("unsubscribe", { topic }, { link, timeout: this.#timeout })
-      .result.catch((error) => {
-        if (error instanceof CallError) this.#report(error);
-      });
+    const heard = this.#leave(topic, asked, link);
     this.#leaving.set(topic, heard);
     await heard;
     if (this.#leaving.get(topic) === heard) this.#leaving.delete(topic);
+  }
+
+  // Behind the answer to the subscribe, or that might be the later one at the server.
+  async #leave(topic, asked, link) {
+    await asked;
+    if (link !== this.#link) return;
+    try {
+      await this.#calls.start("unsubscribe", { topic }, { link, timeout: this.#timeout }).result;
+    } catch (error) {
+      if (error instanceof CallError) this.#report(error);
+    }
   }
 }

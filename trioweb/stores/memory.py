@@ -65,8 +65,9 @@ class MemoryStore:
     """A `trioweb.abc.Store` in memory, for one process.
 
     It is bounded as a whole: above ``max_topics``, or ``max_bytes`` (256 MiB) of entries, it
-    forgets the topic that was longest not used, with its numbering. Whoever comes back to such a
-    topic is told that it was not recovered.
+    forgets the topic that was longest not used, with its numbering; those go first that were only
+    asked for, and never appended to. Whoever comes back to such a topic is told that it was not
+    recovered.
     """
 
     def __init__(self, *, max_topics: int = 100_000, max_bytes: int = 2**28) -> None:
@@ -76,6 +77,8 @@ class MemoryStore:
         self._max_bytes = max_bytes
         #: The one that was longest not used comes first.
         self._topics: OrderedDict[str, _Topic] = OrderedDict()
+        #: Those that were never appended to, in the same order. Many names cost no history.
+        self._blank: OrderedDict[str, None] = OrderedDict()
         self._cost = 0
 
     async def append(self, topic: str, data: bytes, /, retention: Retention) -> Position:
@@ -83,6 +86,7 @@ class MemoryStore:
         await trio.lowlevel.checkpoint_if_cancelled()
         now = trio.current_time()
         kept = self._use(topic)
+        self._blank.pop(topic, None)
         self._cost -= kept.cost
         kept.append(bytes(data), now + retention.max_age)
         kept.trim(now, retention)
@@ -119,23 +123,28 @@ class MemoryStore:
         """Forget a topic. Whoever names it next begins a new epoch."""
         await trio.lowlevel.checkpoint_if_cancelled()
         kept = self._topics.pop(topic, None)
+        self._blank.pop(topic, None)
         if kept is not None:
             self._cost -= kept.cost
 
     def _use(self, name: str) -> _Topic:
         topic = self._topics.get(name)
         if topic is None:
-            topic = self._topics[name] = _Topic()
-            self._cost += topic.cost
-            if len(self._topics) > self._max_topics:
+            if len(self._topics) >= self._max_topics:
                 self._forget_one()
+            topic = self._topics[name] = _Topic()
+            self._blank[name] = None
+            self._cost += topic.cost
         else:
             self._topics.move_to_end(name)
+            if name in self._blank:
+                self._blank.move_to_end(name)
         return topic
 
     def _forget_one(self) -> None:
-        _, topic = self._topics.popitem(last=False)
-        self._cost -= topic.cost
+        name = next(iter(self._blank or self._topics))
+        self._blank.pop(name, None)
+        self._cost -= self._topics.pop(name).cost
 
 
 def _take(entries: Iterable[Entry], limit: int, max_bytes: int) -> list[Entry]:

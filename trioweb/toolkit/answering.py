@@ -15,8 +15,9 @@ import trio
 
 from ..config import CallLimits
 from ..errors import CallError, CallLost, CallTimeout, ProtocolError
+from ..principals import key_of
 from ..types import CloseCode
-from .calling import inside_method
+from .calling import Work, work_of_task
 from .methods import Invocation, Method, Methods, Reply
 from .peer import Peer, Tally
 from .postbox import ENDED, Postbox
@@ -104,7 +105,7 @@ class Answering:
         incoming = _Incoming(deadline, call.window)
         if call.key is not None:
             begin: _Begin = partial(self._once, call, incoming)
-        elif self._is_quick(method):
+        elif self._is_quick(call.method, method):
             value = self._run_quick(method, call)
             if isinstance(value, _End) and self._offer(value):
                 return
@@ -136,7 +137,7 @@ class Answering:
             self._tally.refused += 1
             return
         invocation = Invocation(self._peer, notify.method, notify.params, is_notify=True)
-        if self._is_quick(method):
+        if self._is_quick(notify.method, method):
             self._tally.taken += 1
             try:
                 _call_hook(_unsent(method(self._peer, notify.params)))
@@ -182,8 +183,8 @@ class Answering:
         running, limit = self._tally.incoming, self._limits.incoming
         return running - self._given_up >= limit or running >= 2 * limit
 
-    def _is_quick(self, method: Method) -> bool:
-        return method.is_quick and not self._methods.has_middleware
+    def _is_quick(self, name: str, method: Method) -> bool:
+        return method.is_quick and not self._methods.has_middleware(name)
 
     def _refusal_sent(self) -> None:
         self._unsent -= 1
@@ -217,7 +218,8 @@ class Answering:
     # --- in the tasks ------------------------------------------------------------------------
 
     async def _run(self, call: Call, incoming: _Incoming, begin: _Begin) -> None:
-        inside_method.set(True)
+        work = Work()
+        work_of_task.set(work)
         try:
             with incoming.scope:
                 end = await self._work(call, incoming, begin)
@@ -230,6 +232,7 @@ class Answering:
         except ENDED:
             pass  # the reader finds that too
         finally:
+            work.is_over = True
             del self._calls[call.id]
             self._tally.incoming -= 1
             self._given_up -= incoming.given_up
@@ -260,7 +263,7 @@ class Answering:
     async def _once(self, call: Call, incoming: _Incoming) -> _End:
         once = self._methods.once
         assert once is not None
-        key = (self._peer.principal, call.method, call.key)
+        key = (key_of(self._peer.principal), call.method, call.key)
         while True:
             run = once.run(key, partial(self._outcome, call), incoming.scope.deadline)
             try:
@@ -273,19 +276,24 @@ class Answering:
 
     async def _outcome(self, call: Call) -> Result | Error:
         """Run a call with a key to its end, whoever waits for that."""
+        work = Work()  # it may outlive the call
+        work_of_task.set(work)
         try:
             value = await self._methods.run(self._invocation(call))
         except Exception as error:  # noqa: BLE001 - it is logged there
             return self._failed(call, error).message
         except BaseExceptionGroup as group:
             raise self._cancelled(call.method, group) from None
+        finally:
+            work.is_over = True
         if isinstance(value, Reply) or _is_stream(value):
             _call_hook(_unsent(value))
             return _error(call.id, CallError("invalid", "the method takes no key", path="$.key"))
         return Result(call.id, value)
 
     async def _run_notified(self, invocation: Invocation) -> None:
-        inside_method.set(True)
+        work = Work()
+        work_of_task.set(work)
         scope = trio.CancelScope()
         self._notified.add(scope)
         try:
@@ -296,6 +304,7 @@ class Answering:
         except BaseExceptionGroup as group:
             raise self._cancelled(invocation.method, group) from None
         finally:
+            work.is_over = True
             self._notified.discard(scope)
             self._tally.incoming -= 1
 

@@ -15,11 +15,22 @@ from .postbox import ENDED, Make, Postbox, Sent
 from .streams import Items
 from .wire import Call, Cancel, Error, Item, Malformed, More, Result
 
-__all__ = ["Answer", "Calls", "inside_method"]
+__all__ = ["Answer", "Calls", "Work", "work_of_task"]
 
-#: Whether the running task works for a call of some peer's. It never waits for a place among the
-#: calls under way, since those may wait for what it does.
-inside_method: ContextVar[bool] = ContextVar("inside_method", default=False)
+
+class Work:
+    """A method that runs for some peer."""
+
+    __slots__ = ("is_over",)
+
+    def __init__(self) -> None:
+        self.is_over = False
+
+
+#: The method that the running task works for. While it runs, the task never waits for a place
+#: among the calls under way, since those may wait for what it does. A method may begin tasks that
+#: outlive it.
+work_of_task: ContextVar[Work | None] = ContextVar("work_of_task", default=None)
 
 
 class Answer:
@@ -129,7 +140,8 @@ class Calls:
         try:
             self._places.acquire_nowait()
         except trio.WouldBlock:
-            if inside_method.get():
+            work = work_of_task.get()
+            if work is not None and not work.is_over:
                 raise CallError("busy", "too many calls at once, and some wait for this") from None
             await self._places.acquire()
 

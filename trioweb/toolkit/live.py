@@ -72,8 +72,12 @@ class _Audience:
         gap = partial(gap_notice, topic, format_)
         key = ("topic", topic) if overflow is Overflow.COALESCE else None
         self.policy = Policy(overflow, key=key, gap=gap)
-        #: For what comes beside the events, which must not take an event's place.
-        self.beside = Policy(overflow if key is None else Overflow.DROP_OLDEST, gap=gap)
+        #: For what comes beside the events, which must not take an event's place, nor be counted
+        #: as one where it is dropped.
+        self.beside = Policy(
+            overflow if key is None else Overflow.DROP_OLDEST,
+            gap=lambda _: gap_notice(topic, format_, 0),
+        )
         # Whose link has ended leaves by the hub, which watches it.
         self.room = Room(topic, RoomOptions(policy=self.policy), self.links, _nobody)
 

@@ -165,9 +165,8 @@ class Methods:
         """Return the method of a name."""
         return self._methods.get(name) or _BUILT_IN.get(name)
 
-    @property
-    def has_middleware(self) -> bool:
-        """Whether something stands in front of the methods."""
+    def has_middleware(self, _name: str, /) -> bool:
+        """Whether something stands in front of a method."""
         return bool(self._middleware)
 
     async def run(self, invocation: Invocation) -> Any:

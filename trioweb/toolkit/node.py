@@ -186,7 +186,7 @@ class Node:
 
         As soon as the answer is on its way `LiveTopic.join` must be called; `leave` if it is
         not sent. It takes the place of a subscription of the same link, if there is one. Raises
-        `CallError` for one that is expelled meanwhile.
+        `CallError` for one that is ended meanwhile, by the application or by its link.
         """
         options = self._options(topic)
         while True:
@@ -207,6 +207,8 @@ class Node:
                 raise
             if subscription.expelled is not None:
                 raise subscription.expelled
+            if self._links.get(link, {}).get(topic) is not subscription and not live.is_over:
+                raise CallError("cancelled", "it was unsubscribed, or subscribed anew, meanwhile")
             if recovery is None:
                 live.follow(subscription, None)
                 return subscription, None
@@ -289,9 +291,9 @@ class Node:
         """Forget a topic that nobody here subscribes to."""
         if (live.is_unused or live.is_over) and self._topics.get(live.name) is live:
             del self._topics[live.name]
-            if self._relay is not None and self._nursery is not None:
-                self._relay.forget(live.name)
-                self._nursery.start_soon(self._relay.tidy, live.name)
+            relay, nursery = self._relay, self._nursery
+            if relay is not None and nursery is not None and relay.forget(live.name):
+                nursery.start_soon(relay.tidy, live.name)
 
     def end(self, live: LiveTopic, code: str, message: str) -> None:
         """End all subscriptions to a topic, and tell the subscribers."""

@@ -33,10 +33,9 @@ class SessionMethods(Methods):
         """Return the method of a name."""
         return super().find(name) if name in self else self._theirs.find(name)
 
-    @property
-    def has_middleware(self) -> bool:
-        """Whether something stands in front of the application's methods."""
-        return self._theirs.has_middleware
+    def has_middleware(self, name: str, /) -> bool:
+        """Whether something stands in front of a method: of ours nothing, so they are in order."""
+        return name not in self and self._theirs.has_middleware(name)
 
     async def run(self, invocation: Invocation) -> Any:
         """Run a method, the application's through its middleware."""

@@ -83,8 +83,9 @@ class Once:
 
     A call with a key runs in the block's nursery, not in the connection's: it goes on when the
     link breaks, until its deadline, so that the call repeated on the next connection gets its
-    result, be that a value or an error. A run that was cancelled by its caller, or whose time was
-    up, is forgotten.
+    result, be that a value or an error. A key is that of its principal, which must be hashable;
+    peers without one share theirs, so keys must be beyond guessing. A run that was cancelled by
+    its caller, or whose time was up, is forgotten.
 
     It keeps at most ``count`` keys and ``size`` bytes of results, each for ``age`` seconds: longer
     than a client tries to come back. Beyond that the oldest result goes; where all are still

@@ -325,6 +325,63 @@ test("presence, history and publications", async () => {
   assert.deepEqual(await position, at(11));
 });
 
+test("the buffer is bounded over many links, whatever the server says", async () => {
+  const { session, socket, subscription } = await listening({ buffer: { items: 3 } });
+  for (let offset = 11; offset <= 13; offset++) await socket.say(event(offset));
+  for (let offset = 14; offset < 40; offset++) {
+    await again(clock);
+    await answer("subscribe", { position: at(offset), recovered: true, events: inAnswer(offset) });
+  }
+  assert.deepEqual(await take(subscription, 2), ["n11", "n12"]);
+  const offsets = Array.from({ length: 26 }, (_, n) => n + 14);
+  await answer("history", { position: at(39), recovered: true, events: inAnswer(...offsets) });
+  assert.deepEqual(await take(subscription, 2), ["n13", "n14"]);
+  await answer("history", { position: at(39), recovered: true, events: inAnswer(...offsets.slice(2)) });
+  session.close();
+  assert.deepEqual(await take(subscription, 3), ["n15", "n16", "n17"]);
+});
+
+test("the latest value comes from the history too, though another one fills the buffer", async () => {
+  const { socket, subscription } = await listening({ recover: "latest", buffer: { items: 1 } });
+  await socket.say(event(11));
+  await socket.say({ type: "notify", method: "gap", params: { topic: "news", missed: 1 } });
+  assert.deepEqual(socket.take(), [], "there is no room, and what is newest may yet come");
+  await take(subscription, 1);
+  await socket.say(event(12));
+  assert.deepEqual(await answer("history", { position: at(13), recovered: null, events: inAnswer(13) }), {
+    topic: "news",
+    limit: 1,
+  });
+  assert.deepEqual(await take(subscription, 1), ["n13"]);
+});
+
+test("leaving waits for the answer to what it leaves", async () => {
+  const { session, socket } = await begin();
+  const subscription = session.subscribe("news");
+  await settle();
+  const { id } = socket.takeOne({ method: "subscribe" });
+  const left = subscription.unsubscribe();
+  await settle();
+  assert.deepEqual(socket.take(), []);
+  await socket.say({ type: "result", id, value: { position: at(10) } });
+  await answer("unsubscribe", null);
+  await left;
+  session.close();
+});
+
+test("what joins and leaves no topic of ours is the application's", async () => {
+  const { session, socket, seen } = await listening();
+  const joined = [];
+  session.methods.set("join", (params) => joined.push(params));
+  await socket.say({ type: "notify", method: "join", params: { topic: "news", user: "ada" } });
+  for (const params of [{ topic: "sports", user: "ada" }, { game: 7 }, null]) {
+    await socket.say({ type: "notify", method: "join", params });
+  }
+  assert.deepEqual(joined, [{ topic: "sports", user: "ada" }, { game: 7 }, null]);
+  assert.deepEqual(seen.slice(1), [["join", { topic: "news", user: "ada", info: null }]]);
+  session.close();
+});
+
 test("a history that has not yet what came live is asked again, and is not taken for a loss", async () => {
   const { session, socket, subscription } = await listening();
   await socket.say(event(12));
