@@ -883,6 +883,35 @@ async def test_what_the_broker_does_not_take_is_announced_when_it_does(autojump_
         assert here.statistics().given_up == 0
 
 
+@pytest.mark.parametrize("happens", [True, False])
+async def test_the_other_nodes_hear_of_an_append_that_was_cancelled(happens, autojump_clock):
+    class Failing(Gated):
+        fails = 2
+
+        async def read(self, *args, **options):
+            if hold and options["limit"] == 0 and self.fails:
+                self.fails -= 1
+                raise StoreFailed("not now")
+            return await super().read(*args, **options)
+
+    hold = False
+    store, broker = Failing(), MemoryBroker()
+    async with (
+        Hub(HISTORY, store=store, broker=broker) as here,
+        Hub(HISTORY, store=store, broker=broker) as there,
+        subscriber(there) as one,
+    ):
+        await one.subscribe()
+        hold = True
+        store.before, store.append_gate = not happens, trio.Event()
+        with trio.move_on_after(1):
+            await here.publish("a", 1)
+        await trio.sleep(10)
+        assert one.heard == ([(1, 1)] if happens else [])
+        assert store.fails == 0
+        assert not here._node._doubtful
+
+
 class Holding(MemoryBroker):
     """What is to be published waits until a test says what becomes of it."""
 

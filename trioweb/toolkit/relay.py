@@ -116,13 +116,14 @@ class Relay:
             if epoch is None:
                 raise
             logger.warning("the broker did not take %s of %.80r: %s", offset, topic, error)
-            self._owe(topic, epoch, offset)
+            self.owe(topic, epoch, offset)
         except trio.Cancelled:
             if epoch is not None:
-                self._owe(topic, epoch, offset)
+                self.owe(topic, epoch, offset)
             raise
 
-    def _owe(self, topic: str, epoch: str, offset: int) -> None:
+    def owe(self, topic: str, epoch: str, offset: int) -> None:
+        """Announce a position as soon as the broker takes it."""
         self.postponed += 1
         owed = self._owed.pop(topic, None)
         if owed is not None and owed[0] == epoch:  # the broker may have failed a later one before
