@@ -382,6 +382,30 @@ async def test_a_first_message_that_is_refused_is_counted() -> None:
         assert server.statistics().refused == {"auth": 1}
 
 
+async def test_whoever_leaves_while_it_is_checked_was_not_refused() -> None:
+    checking = trio.Event()
+    served: list[trioweb.WebSocket] = []
+
+    async def check(ws: trioweb.WebSocket, message: str | bytes) -> str:
+        checking.set()
+        while ws.closed is None:
+            await trio.sleep(0.01)
+        return "ann"
+
+    async def handler(ws: trioweb.WebSocket) -> None:
+        served.append(ws)
+
+    way, timeouts = trioweb.FirstMessage(check), Timeouts(close=0.1)
+    async with serving(handler, authenticate=way, timeouts=timeouts) as server:
+        async with trioweb.connect(server.url) as ws:
+            await ws.send("x")
+            await checking.wait()
+        while server.statistics().others:
+            await trio.sleep(0.01)
+        assert server.statistics().refused == {}
+    assert served == []
+
+
 # The rates of messages, over every kind of link.
 
 

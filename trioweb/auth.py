@@ -69,7 +69,7 @@ class FirstMessage:
     async def admit(self, ws: WebSocket, timeouts: Timeouts) -> bool:
         """Run the check and set ``ws.principal``; False if the connection is closing instead.
 
-        Raises what the check raises, and `ConnectionEnded` if the peer leaves before its message.
+        Raises what the check raises, and `ConnectionEnded` if the connection ends before that.
         """
         reason = "authentication timeout"
         with trio.move_on_after(self._timeout or timeouts.auth):
@@ -78,7 +78,9 @@ class FirstMessage:
             except Refused as refused:
                 reason = fit_reason(refused.reason) or "authentication failed"
             else:
-                return ws.closed is None
+                if ws.closed is not None:
+                    raise lifecycle_of(ws).receive_error()
+                return True
         # It may repeat the peer's words, which must not write lines of their own.
         logger.info("%s: %s", ws.id, reason if reason.isprintable() else ascii(reason))
         lifecycle_of(ws).refuse(Close(self._code, reason))
