@@ -27,6 +27,11 @@ PURE = (
     *("tests/test_bad_input.py", "tests/test_broadcast.py", "tests/test_connection.py"),
     *("tests/test_deflate.py", "tests/test_full.py", "tests/test_streaming.py"),
 )
+#: What is about the toolkit and what is built on it: a third of the whole.
+TOOLKIT = (
+    *("tests/toolkit", "tests/browser", "tests/examples"),
+    *("tests/adapters", "tests/brokers", "tests/codecs", "tests/stores"),
+)
 #: What takes long, and longer under coverage, without showing it what nothing else does.
 LONG = ("tests/hostile", "tests/simulation", "tests/fuzz", "tests/test_build.py")
 
@@ -61,7 +66,8 @@ _OTHER = ("-q", "-p", "no:cacheprovider")
 #: Both framers side by side, whichever is chosen: once is enough.
 _NOT_TWICE = ("--ignore=tests/protocol/test_both_framers.py",)
 PARTS = (
-    Part("most", [f"--ignore={path}" for path in LONG]),
+    Part("most", [f"--ignore={path}" for path in (*LONG, *TOOLKIT)]),
+    Part("toolkit", [*TOOLKIT, "-q", "-o", "cache_dir=.pytest_cache/toolkit"]),
     Part("pure", [*PURE, *_NOT_TWICE, *_OTHER], pure=True),
     Part("long", [*LONG, *_OTHER], covered=False),
     Part("pure-fuzz", ["tests/fuzz", *_OTHER], pure=True, covered=False),

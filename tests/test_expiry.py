@@ -395,6 +395,34 @@ async def test_who_extends_it_meanwhile_needs_no_renewal(autojump_clock):
     assert cancelled == pytest.approx([95, 115])
 
 
+@pytest.mark.parametrize("answer", [1000, Refused("over")], ids=["renewed", "refused"])
+async def test_a_renewal_that_cannot_be_stopped_comes_too_late(answer, autojump_clock):
+    """As by a thread: Trio waits for it, cancelled or not."""
+    asked = []
+
+    async def renew() -> float:
+        asked.append(trio.current_time() - start)
+        with trio.CancelScope(shield=True):
+            await trio.sleep(30)
+        if isinstance(answer, Refused):
+            raise answer
+        return answer
+
+    start = trio.current_time()
+    async with connected(lasting(100, renew=renew)) as ws:
+        assert await end_of(ws) == (pytest.approx(start + 100), *EXPIRED)
+    start = trio.current_time()
+    async with connected(lasting(100, renew=renew)) as ws:
+        await ws.receive()
+        await trio.sleep_until(start + 95)
+        await ws.send("500")
+        await trio.sleep_until(start + 500)
+        assert ws.closed is None
+        await ws.send("5")
+        assert await end_of(ws) == (pytest.approx(start + 505), *EXPIRED)
+    assert asked == pytest.approx([90, 90, 502.5])
+
+
 async def test_a_renewal_ends_with_its_connection(autojump_clock):
     over = trio.Event()
 

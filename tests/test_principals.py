@@ -92,6 +92,32 @@ async def test_handlers_hear_of_it(clock):
     assert heard == [(4999, "so")]
 
 
+async def test_nothing_more_of_theirs_is_handled(clock):
+    handled: list[trioweb.Message] = []
+    go_on = trio.Event()
+
+    async def busy(ws: WebSocket) -> None:
+        while True:
+            handled.append(await ws.receive())
+            await go_on.wait()
+
+    async with (
+        serving(busy, authenticate=QueryToken(anybody)) as server,
+        connections(server, "ann") as (ann,),
+    ):
+        for message in "abc":
+            await ann.send(message)
+        ws = next(iter(server.connections))
+        while ws.statistics().inbox_messages < 2:
+            await trio.sleep(0.01)
+        assert await server.close_principal("ann") == 1
+        go_on.set()
+        while server.connections:
+            await trio.sleep(0.01)
+        assert ws.statistics().messages_discarded == 2
+    assert handled == ["a"]
+
+
 async def test_a_handler_may_close_its_own_principal():
     closed = []
 

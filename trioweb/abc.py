@@ -136,7 +136,10 @@ class Listener(Protocol):
 
 @runtime_checkable
 class Broker(Protocol):
-    """Carries publications between nodes. It keeps nothing and numbers nothing."""
+    """Carries publications between nodes. It keeps nothing and numbers nothing.
+
+    Topics are any text without surrogates, also what it takes for a pattern or a command itself.
+    """
 
     async def publish(self, topic: str, data: bytes, /) -> None:
         """Have every listener that hears the topic get the data, those of this node too.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import trio
@@ -87,8 +88,7 @@ class Credential:
             self._due = self.expires_at - early
         else:
             self._due = self.expires_at = math.inf
-        if self._renewal is not None:
-            self._renewal.cancel()
+        self._stop_renewal()
         if self._life is not None:
             self._arm(self._life)
 
@@ -111,8 +111,7 @@ class Credential:
         if self._watch is not None:
             life.attendant.forget(self._watch)
         self._watch = self._life = None
-        if self._renewal is not None:
-            self._renewal.cancel()
+        self._stop_renewal()
 
     def next_due(self) -> float | None:
         """Return when something is to be done; if that is now, do it."""
@@ -122,12 +121,14 @@ class Credential:
             return None
         if self._due > trio.current_time():
             return self._due
-        self._watch = None
         if self.expired:
+            self._watch = None
             _refuse(life, _EXPIRED)
-        else:
-            life.start("renewal", self._run)
-        return None
+            return None
+        self._due = self.expires_at  # whatever becomes of the renewal
+        self._renewal = trio.CancelScope(deadline=self.expires_at)
+        life.start("renewal", partial(self._run, life, self._renewal))
+        return self._due
 
     def _arm(self, life: Lifecycle) -> None:
         if self._watch is not None and self._watch.due <= self._due:
@@ -138,22 +139,24 @@ class Credential:
         if self._due < math.inf and life.closed is None:
             self._watch = life.attendant.watch(self, self._due)
 
-    async def _run(self) -> None:
-        life = self._life
-        if life is None or self._watch is not None or self._renew is None:
-            return  # over, or extended, before this could run
-        seconds: float | None = None
-        with trio.CancelScope(deadline=self.expires_at) as self._renewal:
+    def _stop_renewal(self) -> None:
+        """Whatever it still says counts no more: a thread cannot be stopped, for one."""
+        if self._renewal is not None:
+            self._renewal.cancel()
+            self._renewal = None
+
+    async def _run(self, life: Lifecycle, renewal: trio.CancelScope) -> None:
+        assert self._renew is not None
+        with renewal:
+            await trio.lowlevel.checkpoint_if_cancelled()  # extended before this could run
             try:
-                seconds = await self._renew()
+                seconds: float | None = await self._renew()
             except Refused as refused:
-                _refuse(life, fit_reason(refused.reason) or _EXPIRED)
-        self._renewal = None
-        if seconds is not None:
-            self.extend(seconds)
-        elif self._life is life and self._watch is None:  # else it was extended meanwhile
-            self._due = self.expires_at
-            self._arm(life)
+                if self._renewal is renewal:
+                    _refuse(life, fit_reason(refused.reason) or _EXPIRED)
+            else:
+                if self._renewal is renewal and seconds is not None:
+                    self.extend(seconds)
 
     def __repr__(self) -> str:
         """Leave out the principal, which may be a secret of its own."""

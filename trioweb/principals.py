@@ -10,7 +10,7 @@ import trio
 from .connection import WebSocket
 from .types import Close
 
-__all__ = ["Principals"]
+__all__ = ["Principals", "key_of"]
 
 
 class Principals:
@@ -44,7 +44,7 @@ class Principals:
         """Note that a principal was closed."""
         self._count += 1
         if self._on_way:
-            key = _key(principal)
+            key = key_of(principal)
             self._closings.pop(key, None)  # they are in the order of their numbers
             self._closings[key] = self._count, close
 
@@ -56,7 +56,7 @@ class Principals:
         before = self._on_way.pop(trio.lowlevel.current_task(), self._count)
         if not self._closings:
             return None
-        number, close = self._closings.get(_key(principal), (0, None))
+        number, close = self._closings.get(key_of(principal), (0, None))
         oldest = next(iter(self._on_way.values()), self._count)
         while self._closings:
             first = next(iter(self._closings))
@@ -107,7 +107,8 @@ class _Key:
         return isinstance(other, _Key) and bool(self._principal == other._principal)
 
 
-def _key(principal: Any) -> Any:
+def key_of(principal: Any) -> Any:
+    """Return what stands for a principal in a dictionary: itself, if it can."""
     return principal if _is_hashable(principal) else _Key(principal)
 
 

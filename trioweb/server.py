@@ -110,16 +110,18 @@ class Server:
     async def close_principal(self, principal: Any, *, code: int = 4403, reason: str = "") -> int:
         """Close all connections of a principal, wait until they are, and return how many.
 
-        In their handlers `receive` raises `ConnectionBroken`. All together take `Timeouts.close`
-        at most; cancelling this leaves them closing. Whoever is on the way in is closed on
-        arrival; take the credentials back first, so that nobody comes in anew. Raises
-        `ValueError` for a code that may not be sent.
+        In their handlers `receive` raises `ConnectionBroken`, whatever has come and was not taken:
+        nothing more of theirs is handled. All together take `Timeouts.close` at most; cancelling
+        this leaves them closing. Whoever is on the way in is closed on arrival; take the
+        credentials back first, so that nobody comes in anew. Raises `ValueError` for a code that
+        may not be sent.
         """
         close = check_close(code, reason)
         lives = [lifecycle_of(ws) for ws in self.connections_of(principal)]
         self._principals.close(principal, close)
         for life in lives:
             life.refuse(close)
+            life.reading.discard()
         await trio.lowlevel.checkpoint()
         for life in lives:
             await life.down.wait()

@@ -90,15 +90,16 @@ async def test_the_same_key_is_answered_with_the_first_result(kind, autojump_clo
         assert len(once) == 5
 
 
+@pytest.mark.parametrize(("ann", "bob"), [("ann", "bob"), ({"sub": "ann"}, {"sub": "bob"})])
 @on_every_kind
-async def test_a_run_outlives_its_link_and_answers_on_the_next(kind, autojump_clock):
+async def test_a_run_outlives_its_link_and_answers_on_the_next(kind, ann, bob, autojump_clock):
     with guard():
         async with no_orphans(), Once() as once:
             till = Till(once)
             for attempt in range(3):
                 async with channels(kind) as (here, there, _):
                     async with (
-                        open_peer(there, till.methods, principal="ann"),
+                        open_peer(there, till.methods, principal=ann),
                         open_peer(here) as caller,
                     ):
                         if attempt == 2:
@@ -120,7 +121,7 @@ async def test_a_run_outlives_its_link_and_answers_on_the_next(kind, autojump_cl
             assert till.cancelled == 0
             async with channels(kind) as (here, there, _):
                 async with (
-                    open_peer(there, till.methods, principal="bob"),
+                    open_peer(there, till.methods, principal=bob),
                     open_peer(here) as caller,
                 ):
                     assert await caller.call("pay_slowly", {"amount": 6}, key="k") == 2

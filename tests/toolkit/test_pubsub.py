@@ -883,6 +883,35 @@ async def test_what_the_broker_does_not_take_is_announced_when_it_does(autojump_
         assert here.statistics().given_up == 0
 
 
+@pytest.mark.parametrize("happens", [True, False])
+async def test_the_other_nodes_hear_of_an_append_that_was_cancelled(happens, autojump_clock):
+    class Failing(Gated):
+        fails = 2
+
+        async def read(self, *args, **options):
+            if hold and options["limit"] == 0 and self.fails:
+                self.fails -= 1
+                raise StoreFailed("not now")
+            return await super().read(*args, **options)
+
+    hold = False
+    store, broker = Failing(), MemoryBroker()
+    async with (
+        Hub(HISTORY, store=store, broker=broker) as here,
+        Hub(HISTORY, store=store, broker=broker) as there,
+        subscriber(there) as one,
+    ):
+        await one.subscribe()
+        hold = True
+        store.before, store.append_gate = not happens, trio.Event()
+        with trio.move_on_after(1):
+            await here.publish("a", 1)
+        await trio.sleep(10)
+        assert one.heard == ([(1, 1)] if happens else [])
+        assert store.fails == 0
+        assert not here._node._doubtful
+
+
 class Holding(MemoryBroker):
     """What is to be published waits until a test says what becomes of it."""
 
@@ -942,6 +971,47 @@ async def test_the_newest_number_that_the_broker_did_not_take_is_announced(autoj
         for gate in broker.gates:
             gate.set()
         assert await one.hear(2) == [(1, 1), (2, 2)]
+
+
+async def test_who_comes_and_goes_while_the_broker_hangs_leaves_no_tasks(monkeypatch):
+    answers = trio.Event()
+
+    class Hung(MemoryBroker):
+        @asynccontextmanager
+        async def listen(self):
+            async with super().listen() as listener:
+                for name in ("add", "remove"):
+                    monkeypatch.setattr(listener, name, self.slow(getattr(listener, name)))
+                yield listener
+
+        def slow(self, call):
+            async def wait(topic):
+                await answers.wait()
+                await call(topic)
+
+            return wait
+
+    broker = Hung()
+    async with Hub(broker=broker) as hub, subscriber(hub) as one:
+        nursery = hub._node._nursery
+        assert nursery is not None
+        before = len(nursery.child_tasks)
+        for number in range(50):
+            for topic in ("a", f"a{number}"):
+                async with trio.open_nursery() as others:
+                    others.start_soon(one.subscribe, topic)
+                    await wait_all_tasks_blocked()
+                    others.cancel_scope.cancel()
+                await wait_all_tasks_blocked()
+        assert len(nursery.child_tasks) <= before + 2
+        answers.set()
+        await one.subscribe("a")
+        await wait_all_tasks_blocked()
+        (ear,) = broker._ears
+        assert ear.topics == {"a"}
+        async with Hub(broker=broker) as other:
+            await other.publish("a", 1)
+        assert await one.hear(1) == [(0, 1)]
 
 
 async def test_a_topic_that_is_forgotten_and_wanted_again_is_heard(autojump_clock):

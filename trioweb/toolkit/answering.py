@@ -15,6 +15,7 @@ import trio
 
 from ..config import CallLimits
 from ..errors import CallError, CallLost, CallTimeout, ProtocolError
+from ..principals import key_of
 from ..types import CloseCode
 from .calling import Work, work_of_task
 from .methods import Invocation, Method, Methods, Reply
@@ -262,7 +263,7 @@ class Answering:
     async def _once(self, call: Call, incoming: _Incoming) -> _End:
         once = self._methods.once
         assert once is not None
-        key = (self._peer.principal, call.method, call.key)
+        key = (key_of(self._peer.principal), call.method, call.key)
         while True:
             run = once.run(key, partial(self._outcome, call), incoming.scope.deadline)
             try:

@@ -122,7 +122,7 @@ class BatchesStatistics:
     batches_sent: int
     #: Messages in whose place a newer one of their key went.
     conflated: int
-    #: Messages that waited when the end came, and did not leave any more.
+    #: Messages that waited when the end came, or whose batch was not sent, for that failed.
     dropped: int
     #: What waits now: messages, and their bytes.
     waiting: int
@@ -322,7 +322,11 @@ class Batches(CodedChannel):
         self._urgent = False
         self._begun += 1
         self._changed.unpark_all()
-        await self.channel.send(self._packing.pack(messages))
+        try:
+            await self.channel.send(self._packing.pack(messages))
+        except BaseException:
+            self._dropped += len(messages)
+            raise
         if isinstance(self.channel, WebSocket):
             await self.channel.wait_written()
         self._out += 1

@@ -11,7 +11,7 @@ import trio
 
 from ..abc import Broker, Store
 from ..config import HubLimits, TopicOptions
-from ..errors import CallError
+from ..errors import CallError, StoreFailed
 from ..nursery import OwnNursery
 from ..positions import Position
 from .attach import Link
@@ -26,6 +26,9 @@ __all__ = ["HubStatistics", "Node"]
 
 #: Publications after which other tasks have their turn, where neither store nor broker waits.
 _BURST = 64
+#: Seconds until the store is asked again where an append is in doubt, and topics with such ones.
+_RETRY = 1.0
+_DOUBTFUL = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,9 @@ class Node:
         self._manager = OwnNursery()
         self._nursery: trio.Nursery | None = None
         self._turn = 0
+        #: Topics with an append of which only the store knows whether it happened, and whether
+        #: that is to be asked yet.
+        self._doubtful: dict[str, bool] = {}
 
     async def __aenter__(self) -> Self:
         self._nursery = self._missing.nursery = await self._manager.__aenter__()
@@ -143,18 +149,45 @@ class Node:
             before.appending += 1
         try:
             position = await self._store.append(topic, packed, options.history)
-        except BaseException:
+        except BaseException as error:
             if before is not None:
                 before.appending -= 1
             if live := self._topics.get(topic):
                 live.in_doubt = True
                 self._missing.look(live)
+            if isinstance(error, (StoreFailed, trio.Cancelled)):
+                self._doubt(topic)
             raise
         if before is not None:
             before.appending -= 1
         if live := self._topics.get(topic):
             self._arrive(live, position, packed)
         return position
+
+    def _doubt(self, topic: str) -> None:
+        """See to it that the other nodes hear of an append that may have happened."""
+        if self._relay is None or self._nursery is None:
+            return
+        if topic in self._doubtful:
+            self._doubtful[topic] = True
+        elif len(self._doubtful) < _DOUBTFUL:
+            self._doubtful[topic] = True
+            self._nursery.start_soon(self._settle, topic, self._relay, name="append in doubt")
+        else:
+            self._relay.given_up += 1
+
+    async def _settle(self, topic: str, relay: Relay) -> None:
+        while self._doubtful[topic]:
+            self._doubtful[topic] = False
+            try:
+                page = await self._store.read(topic, limit=0, max_bytes=1)
+            except StoreFailed:
+                self._doubtful[topic] = True
+                await trio.sleep(_RETRY)
+            else:
+                if page.position.offset:
+                    relay.owe(topic, page.position.epoch, page.position.offset)
+        del self._doubtful[topic]
 
     async def remove(self, topic: str) -> None:
         """Forget a topic's history; its subscribers here are unsubscribed."""
@@ -291,9 +324,9 @@ class Node:
         """Forget a topic that nobody here subscribes to."""
         if (live.is_unused or live.is_over) and self._topics.get(live.name) is live:
             del self._topics[live.name]
-            if self._relay is not None and self._nursery is not None:
-                self._relay.forget(live.name)
-                self._nursery.start_soon(self._relay.tidy, live.name)
+            relay, nursery = self._relay, self._nursery
+            if relay is not None and nursery is not None and relay.forget(live.name):
+                nursery.start_soon(relay.tidy, live.name)
 
     def end(self, live: LiveTopic, code: str, message: str) -> None:
         """End all subscriptions to a topic, and tell the subscribers."""

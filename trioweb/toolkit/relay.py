@@ -66,6 +66,9 @@ class Relay:
         self._lose = lose
         self._listener: Listener | None = None
         self._wanted: set[str] = set()
+        #: Those that the broker was told of, and those of them that wait for `tidy`.
+        self._heard: set[str] = set()
+        self._untidy: set[str] = set()
         self._changing = trio.Lock()
         #: What has to be announced yet: topic, and newest position.
         self._owed: dict[str, tuple[str, int]] = {}
@@ -113,13 +116,14 @@ class Relay:
             if epoch is None:
                 raise
             logger.warning("the broker did not take %s of %.80r: %s", offset, topic, error)
-            self._owe(topic, epoch, offset)
+            self.owe(topic, epoch, offset)
         except trio.Cancelled:
             if epoch is not None:
-                self._owe(topic, epoch, offset)
+                self.owe(topic, epoch, offset)
             raise
 
-    def _owe(self, topic: str, epoch: str, offset: int) -> None:
+    def owe(self, topic: str, epoch: str, offset: int) -> None:
+        """Announce a position as soon as the broker takes it."""
         self.postponed += 1
         owed = self._owed.pop(topic, None)
         if owed is not None and owed[0] == epoch:  # the broker may have failed a later one before
@@ -134,17 +138,28 @@ class Relay:
         """Listen to a topic: what is published after this arrives."""
         self._wanted.add(topic)
         async with self._changing:
-            await self._ear.add(topic)
+            if topic in self._wanted:  # else nobody waits for it any more
+                self._heard.add(topic)
+                await self._ear.add(topic)
 
-    def forget(self, topic: str) -> None:
-        """Want a topic no longer; `tidy` tells the broker."""
+    def forget(self, topic: str) -> bool:
+        """Want a topic no longer; return whether `tidy` is to be called for it.
+
+        Once for each that the broker knows of: peers may come and go while it does not answer.
+        """
         self._wanted.discard(topic)
+        if topic not in self._heard or topic in self._untidy:
+            return False
+        self._untidy.add(topic)
+        return True
 
     async def tidy(self, topic: str) -> None:
         """Listen to a topic no longer, if it is still not wanted."""
         async with self._changing:
+            self._untidy.discard(topic)
             if topic not in self._wanted:
                 await self._ear.remove(topic)
+                self._heard.discard(topic)
 
     @property
     def _ear(self) -> Listener:
