@@ -296,8 +296,7 @@ class Topics:
             subscription.retries.failures = 0
             if not feed.joined:
                 return  # it was ended meanwhile, or the answer to another ``subscribe`` will tell
-            feed.paged(*answer.take(topic))
-            if not feed.joined:  # it is of another epoch
+            if not feed.paged(*answer.take(topic)):
                 self._live[topic] = None
                 self._settle_soon(topic)
             elif feed.behind and not len(feed):
