@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from keyword import iskeyword
@@ -27,7 +28,10 @@ def _int(text: str) -> int:
 
 
 def _float(text: str) -> float:
-    return float(_matched(_NUMBER, text))
+    value = float(_matched(_NUMBER, text))
+    if math.isinf(value):
+        raise ValueError("too large")
+    return value
 
 
 def _uuid(text: str) -> UUID:

@@ -14,7 +14,7 @@ import trio
 
 from ..codecs.json import Json
 from ..codecs.msgpack import MsgPack
-from ..connection import WebSocket
+from ..connection import WebSocket, lifecycle_of
 from ..errors import InvalidMessage
 from ..lanes import current_turns
 from ..nursery import OwnNursery
@@ -327,7 +327,8 @@ class Batches(CodedChannel):
         except BaseException:
             self._dropped += len(messages)
             raise
-        if isinstance(self.channel, WebSocket):
+        # What is written at once is out, even if the peer leaves in this very turn.
+        if isinstance(self.channel, WebSocket) and not lifecycle_of(self.channel).outbox.idle:
             await self.channel.wait_written()
         self._out += 1
         self._messages_sent += len(messages)
