@@ -17,6 +17,7 @@ import trio
 
 from trioweb import Position, Retention, StoreFailed
 from trioweb.abc import Store
+from trioweb.positions import Entry, Page
 from trioweb.stores.sqlite import SQLiteStore
 from trioweb.stores.transactions import Transactions
 from trioweb.testing import check_store
@@ -239,6 +240,24 @@ async def test_a_failure_is_everybodys_and_the_next_transaction_works(path):
             await store.append("a", b"b", KEEP)
         assert isinstance(caught.value.__cause__, sqlite3.Error)
         assert await store.append("a", b"2", KEEP) == Position(first.epoch, 2)
+
+
+async def test_numbers_that_sqlite_cannot_hold_fail_nobody(path):
+    huge = 2**70
+    async with SQLiteStore(path) as store:
+        retention = Retention(max_entries=huge, max_bytes=huge, max_age=math.inf)
+        first = await store.append("a", b"1", retention)
+        pages = {}
+
+        async def read(number, after, limit):
+            pages[number] = await store.read("a", after, limit=limit, max_bytes=huge)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(10):
+                nursery.start_soon(read, number, None, huge)
+            nursery.start_soon(read, "beyond", Position(first.epoch, huge), huge)
+        assert pages.pop("beyond") == Page(first)
+        assert set(pages.values()) == {Page(first, (Entry(1, b"1"),))}
 
 
 @pytest.mark.parametrize("content", [b"this is no database at all" * 100, None])

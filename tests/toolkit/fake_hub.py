@@ -103,6 +103,10 @@ class FakeHub:
             if name in names:
                 self._out[ws].send_nowait(message)
 
+    def say(self, ws: trioweb.WebSocket, message: WireMessage) -> None:
+        """Send something to one of them."""
+        self._out[ws].send_nowait(message)
+
     def omit(self, name: str) -> None:
         self.omitted[name] = 0
 

@@ -34,7 +34,7 @@ from trioweb.testing import (
 )
 from trioweb.toolkit.rpc import Invocation, Methods, Peer, serve_peer
 from trioweb.toolkit.session import Event, Missed, Session, Subscription, open_session
-from trioweb.toolkit.wire import Notify
+from trioweb.toolkit.wire import Notify, Result
 
 URL = "ws://server:80"
 
@@ -389,6 +389,39 @@ def test_a_slow_reader_stops_nobody_and_loses_nothing() -> None:
             assert slow.statistics().waiting == 8
             assert slow.statistics().postponed > 900
             assert await some(slow, 1000) == list(range(1000))
+
+    in_world(main)
+
+
+def test_an_answer_that_comes_after_the_servers_end_of_a_subscription_ends_no_other() -> None:
+    async def main(world: World, nursery: trio.Nursery) -> None:
+        hub = world.hub
+        async with subscribed("news") as (_, subscription), trio.open_nursery() as readers:
+            got: list[Any] = []
+
+            async def read() -> None:
+                got.extend(await some(subscription, 2))
+
+            readers.start_soon(read)
+            hub.silent.add("history")
+            hub.omit("news")
+            hub.publish("news", 1)
+            hub.admit("news")
+            await trio.sleep(1)
+            assert hub.calls["history"] == 1
+            hub.refusals["subscribe"] = ["busy"]
+            hub.forget("news")
+            await trio.sleep(0.001)
+            assert not hub.refusals["subscribe"]
+            (ws,) = hub.connections
+            answer = {"position": {"epoch": "e2", "offset": 0}, "events": []}
+            hub.say(ws, Result(2, answer))
+            await trio.sleep(100)
+            hub.publish("news", 2)
+            await trio.sleep(1)
+            assert got == [Missed(), 2]
+            assert hub.calls["unsubscribe"] == 0
+            assert hub.calls["subscribe"] == 3
 
     in_world(main)
 

@@ -192,7 +192,7 @@ export class Answers {
     kept.heard = answer.orAborted(kept.outcome);
     kept.heard.catch(() => {});
     if (this.#kept.size > KEPT) {
-      const [oldest] = [...this.#kept].find(([, { isOver }]) => isOver);
+      const [oldest] = [...this.#kept].find(([, { isOver }]) => isOver) ?? [];
       this.#kept.delete(oldest);
     }
     return kept;

@@ -192,7 +192,12 @@ def _append(
     oldest = execute(
         "SELECT number FROM entries WHERE topic = ? AND number > ? AND start >= ? AND deadline > ?"
         " ORDER BY number LIMIT 1",
-        (topic.id, number - retention.max_entries, total - retention.max_bytes, now),
+        (
+            topic.id,
+            max(0, number - retention.max_entries),
+            max(0, total - retention.max_bytes),
+            now,
+        ),
     ).fetchone()
     execute(
         "DELETE FROM entries WHERE topic = ? AND number < ?",
@@ -216,7 +221,10 @@ def _read(
         return None
     topic = _Row._make(found)
     position = Position(topic.epoch, topic.newest)
-    if limit == 0 or (after is not None and after.epoch != topic.epoch):
+    limit = min(limit, topic.newest)  # what SQLite cannot hold would fail all who read now
+    if limit == 0 or (
+        after is not None and (after.epoch != topic.epoch or after.offset >= topic.newest)
+    ):
         return Page(position)
     if after is None:
         rows = connection.execute(_NEWEST, (topic.id, 0, now, limit))

@@ -180,18 +180,20 @@ class Feed:
         if position is not None:
             self._take_in(position, events, size)
 
-    def paged(self, position: Position | None, events: Sequence[Event], size: int = 0) -> None:
+    def paged(self, position: Position | None, events: Sequence[Event], size: int = 0) -> bool:
         """Take the answer to ``history`` from the place that `ask` gave.
 
-        For "latest" it is the one without a position.
+        For "latest" it is the one without a position. Returns False if it is of another epoch: the
+        answer to the next ``subscribe`` will tell.
         """
         if position is None or position.epoch != self.epoch:
-            self.left()  # and the answer to the next ``subscribe`` will tell
-            return
+            self.left()
+            return False
         if position.offset >= self._next and not events:
             self._miss(position.offset - self._next + 1)  # the history has none of it
             self._next = position.offset + 1
         self._take_in(position, events, size)
+        return True
 
     # --- inside ------------------------------------------------------------------------------
 

@@ -89,7 +89,8 @@ class Once:
 
     It keeps at most ``count`` keys and ``size`` bytes of results, each for ``age`` seconds: longer
     than a client tries to come back. Beyond that the oldest result goes; where all are still
-    running, a new key is answered "busy".
+    running, a new key is answered "busy". That is for all principals together: where they are
+    strangers, bound how often each may call.
     """
 
     def __init__(self, *, count: int = 10_000, size: int = 2**24, age: float = 600) -> None:

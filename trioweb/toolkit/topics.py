@@ -294,10 +294,10 @@ class Topics:
             raise
         else:
             subscription.retries.failures = 0
-            feed.paged(*answer.take(topic))
-            if feed.joined and feed.behind and not len(feed):
-                await trio.sleep(_LAG)
-            is_ours = self._live.get(topic) in (subscription, None)
-            if not feed.joined and is_ours and self._caller is caller:
+            if not feed.joined:
+                return  # it was ended meanwhile, or the answer to another ``subscribe`` will tell
+            if not feed.paged(*answer.take(topic)):
                 self._live[topic] = None
                 self._settle_soon(topic)
+            elif feed.behind and not len(feed):
+                await trio.sleep(_LAG)
