@@ -19,7 +19,7 @@ _INTEGER = re.compile(r"-?[0-9]+")
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _PARAMETER = re.compile(r"\{([^{}:]*)(?::([^{}:]*))?\}")
-#: Segments that mean another place: no parameter is one (but ``str`` may hold ``../x``, by ``%2F``).
+#: Segments that mean another place; no parameter is one. (A ``str`` may hold ``../x``, by ``%2F``.)
 _DOTS = (".", "..")
 
 
