@@ -150,12 +150,12 @@ class Credential:
         with renewal:
             await trio.lowlevel.checkpoint_if_cancelled()  # extended before this could run
             try:
-                seconds: float | None = await self._renew()
+                seconds = await self._renew()
             except Refused as refused:
                 if self._renewal is renewal:
                     _refuse(life, fit_reason(refused.reason) or _EXPIRED)
             else:
-                if self._renewal is renewal and seconds is not None:
+                if self._renewal is renewal:
                     self.extend(seconds)
 
     def __repr__(self) -> str:
