@@ -30,7 +30,7 @@ class Credential:
     expired", unless `extend` was called, say for a new token that the peer sent.
 
     ``await renew()`` is asked ``early`` seconds before the end (10; for a short time, at half of
-    it) for how many seconds it goes on from then; `Refused` ends it at once, silence at its time.
+    it) for how many seconds it goes on from then; `Refused` ends it at once, None leaves its time.
     A renewal that fails otherwise is logged, and closes the connection with 1011.
 
     It stands for one connection, as ``ws.credential``: make one for each. While the connection
@@ -53,7 +53,7 @@ class Credential:
         principal: Any,
         *,
         expires_in: float,
-        renew: Callable[[], Awaitable[float]] | None = None,
+        renew: Callable[[], Awaitable[float | None]] | None = None,
         early: float = 10,
     ) -> None:
         if not early > 0:
@@ -155,7 +155,7 @@ class Credential:
                 if self._renewal is renewal:
                     _refuse(life, fit_reason(refused.reason) or _EXPIRED)
             else:
-                if self._renewal is renewal:
+                if self._renewal is renewal and seconds is not None:
                     self.extend(seconds)
 
     def __repr__(self) -> str:
