@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import cast
 
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -19,11 +20,17 @@ from trio_websocket import (
 
 import trioweb
 from tests.helpers import guard, scripted, tasks
-from trioweb import Delivery, LinkLimits, Message, Overflow, Policy
+from trioweb import Delivery, LinkLimits, Message, Overflow, Policy, Retention, TopicOptions
 from trioweb.adapters.trio_websocket import TrioWebSocketChannel
+from trioweb.codecs.json import Json
 from trioweb.toolkit.attach import Link, attach
+from trioweb.toolkit.batching import batch
+from trioweb.toolkit.messages import Messages
+from trioweb.toolkit.pubsub import Hub
 from trioweb.toolkit.rooms import Rooms
-from trioweb.toolkit.rpc import Methods, Peer, open_peer
+from trioweb.toolkit.rpc import Event, Methods, Peer, open_peer
+from trioweb.toolkit.typed import TypedChannel
+from trioweb.toolkit.wire import Error
 
 NEWEST = Policy(Overflow.DROP_NEWEST)
 
@@ -366,3 +373,61 @@ def trioweb_member(rooms: Rooms):
                 await room.send(message, exclude=[link])
 
     return handler
+
+
+class Move(msgspec.Struct, tag="move"):
+    """What the typed channel carries."""
+
+    x: int
+
+
+async def test_messages_by_their_type_in_batches():
+    messages = Messages()
+
+    @messages.on(Move)
+    async def move(_: object, message: Move) -> Move:
+        return Move(message.x + 1)
+
+    async with (
+        pair() as (server, client),
+        batch(server) as there,
+        batch(client) as here,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(messages.serve, there)
+        typed = TypedChannel(here, Json(Move | Error))
+        await typed.send(Move(1))
+        await typed.send(Move(2))
+        assert [await typed.receive(), await typed.receive()] == [Move(2), Move(3)]
+        await here.send('{"type":"move","x":"far"}')
+        error = await typed.receive()
+        assert isinstance(error, Error)
+        assert (error.code, error.path) == ("invalid", "$.x")
+        await here.flush()
+        await client.aclose()
+
+
+async def test_a_topic_with_history_and_presence():
+    topic = {"topic": "tea"}
+    options = TopicOptions(history=Retention(max_entries=10), presence=True)
+    heard, events = trio.open_memory_channel[Event](10)
+    async with Hub({"*": options}, identify=lambda _: ("ada", None)) as hub, pair() as one:
+        async with (
+            open_peer(one[0], hub.methods),
+            open_peer(one[1], on_event=heard.send_nowait) as peer,
+        ):
+            position = (await peer.call("subscribe", topic))["position"]
+            assert [user["user"] for user in (await peer.call("presence", topic))["users"]] == [
+                "ada"
+            ]
+            await hub.publish("tea", "hot")
+            event = await events.receive()
+            assert (event.offset, event.data) == (position["offset"] + 1, "hot")
+        async with (
+            pair() as (server, client),
+            open_peer(server, hub.methods),
+            open_peer(client) as again,
+        ):
+            answer = await again.call("subscribe", {**topic, "position": position})
+            assert answer["recovered"]
+            assert [one["data"] for one in answer["events"]] == ["hot"]
