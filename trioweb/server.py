@@ -221,7 +221,7 @@ class Server:
                 self._principals.settle()
                 self._principals.remove(ws)
                 self._changed.unpark_all()
-                if ws.closed is IDLE:
+                if ws.closed == IDLE:
                     visit.count("idle")
                 if self._deadline is not None and trio.current_time() > self._deadline:
                     logger.warning(
