@@ -315,7 +315,7 @@ async def test_a_room_of_them_beside_a_websocket_of_trioweb():
     ):
         room = await rooms.join("lobby", link)
         while len(room) < 2:
-            await trio.sleep(0.001)
+            await trio.lowlevel.checkpoint()
         assert room.broadcast("to both") == Delivery(written=1, queued=1)
         assert await client.receive() == await ws.receive() == "to both"
         await ws.send("from one")

@@ -216,7 +216,7 @@ def _parameters(function: Callable[..., Any]) -> dict[str, _Parameter]:
 def _is_async(function: Callable[..., Any]) -> bool:
     return any(
         inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one)
-        for one in (function, getattr(function, "__call__", None))  # noqa: B004
+        for one in (function, getattr(function, "__call__", None))  # noqa: B004 - its code is asked for, not whether it can be called
     )
 
 
