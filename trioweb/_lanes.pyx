@@ -32,9 +32,6 @@ cdef enum:
 cdef class Turn:
     """What the tasks of one run have received, or sent, since one of them last ran a checkpoint."""
 
-    cdef public Turn other
-    cdef public Py_ssize_t calls
-    cdef public Py_ssize_t size
 
     def due(self, Py_ssize_t size):
         """Count a call of so many bytes; tell whether it must run a checkpoint."""
@@ -71,10 +68,6 @@ cdef inline Py_ssize_t length_of(object message) noexcept:
 cdef class InLane:
     """The inbox: what is decoded and not yet taken."""
 
-    cdef readonly Turn turn
-    cdef readonly list inbox
-    cdef public Py_ssize_t inbox_size
-    cdef public bint is_full
 
     def __init__(self, Turn turn not None):
         self.turn = turn
@@ -82,6 +75,9 @@ cdef class InLane:
 
     def take(self):
         """Take the first message; None if there is none, it is a piece, or a checkpoint is due."""
+        return self.first()
+
+    cdef object first(self):
         cdef list inbox = self.inbox
         cdef Py_ssize_t left = len(inbox)
         cdef Py_ssize_t length
@@ -98,6 +94,19 @@ cdef class InLane:
             self.inbox_size = 0
         return message
 
+    def pop(self):
+        """Take the first message or piece, whatever is due."""
+        cdef list inbox = self.inbox
+        if not inbox:
+            raise IndexError("the inbox is empty")
+        message = inbox[0]
+        del inbox[0]
+        if not inbox:
+            if self.is_full:
+                self.emptied()
+            self.inbox_size = 0
+        return message
+
     def emptied(self):
         """Note that the inbox is empty."""
         self.inbox_size = 0
@@ -107,25 +116,6 @@ cdef class InLane:
 cdef class OutLane:
     """The outgoing queue, and the way of a message that may go without a second thought."""
 
-    cdef readonly Turn turn
-    cdef readonly list marked
-    cdef readonly list data
-    cdef readonly list control
-    cdef public object unwritten
-    cdef public object write
-    cdef public object write_both
-    cdef public object token_bytes
-    cdef public Py_ssize_t size
-    cdef public Py_ssize_t messages_sent
-    cdef public Py_ssize_t bytes_sent
-    cdef public Py_ssize_t plain
-    cdef public Py_ssize_t detours
-    cdef Py_ssize_t size_mark
-    cdef Py_ssize_t frames_mark
-    cdef public bint is_marked
-    cdef public bint open
-    cdef public bint dead
-    cdef public Py_ssize_t parked
 
     def __init__(self, Turn turn not None, list marked not None, limits):
         self.turn = turn
@@ -136,8 +126,11 @@ cdef class OutLane:
         self.control = []
         self.open = True
 
-    def offer(self, message, waiting, bint paid=False):
+    def offer(self, message, list waiting not None, bint paid=False):
         """Send a plain message; False if that needs a second thought, or a checkpoint not paid."""
+        return self.pass_plain(message, waiting, paid)
+
+    cdef bint pass_plain(self, message, list waiting, bint paid) except -1:
         cdef Py_ssize_t length = length_of(message)
         cdef Py_ssize_t size = length
         cdef bint is_text = PyUnicode_CheckExact(message)
@@ -152,7 +145,7 @@ cdef class OutLane:
                 return self._write_large(TEXT if is_text else BINARY, message)
         key = None if self.token_bytes is None else self.token_bytes(4)
         encoded = frame(TEXT if is_text else BINARY, message, key)
-        self._enqueue(encoded, length < LARGE and PyObject_Size(waiting) > 0)
+        self._enqueue(encoded, length < LARGE and len(waiting) > 0)
         return self.open
 
     cdef bint _write_large(self, int first, message) except -1:

@@ -11,6 +11,7 @@ from .expiry import Credential
 from .lifecycle import Lifecycle
 from .protocol.machine import Piece, check_close
 from .pure_lanes import LARGE
+from .steps import Stepping, at_once_if_room, at_once_if_there
 from .streaming import Incoming, MessageReader, MessageWriter
 from .types import Close, CloseCode, Message, Request, Response, State
 
@@ -37,7 +38,7 @@ class Statistics:
     outbox_frames: int
 
 
-class WebSocket(trio.abc.Channel[Message]):
+class WebSocket(Stepping, trio.abc.Channel[Message]):
     """One WebSocket connection: a `trio.abc.Channel` of ``str`` and ``bytes``.
 
     Any number of tasks may send, ping and close at the same time; a second concurrent `receive`
@@ -75,6 +76,7 @@ class WebSocket(trio.abc.Channel[Message]):
         subprotocol: str | None = None,
         principal: Any = None,
     ) -> None:
+        super().__init__(life.reading, life.outbox)
         #: The request that became this connection, and the 101 response to it.
         self.request = request
         self.response = response
@@ -94,6 +96,7 @@ class WebSocket(trio.abc.Channel[Message]):
 
     # --- sending -----------------------------------------------------------------------------
 
+    @at_once_if_room
     async def send(
         self, value: Message | bytearray | memoryview, *, compress: bool | None = None
     ) -> None:
@@ -147,14 +150,29 @@ class WebSocket(trio.abc.Channel[Message]):
 
     # --- receiving ---------------------------------------------------------------------------
 
+    @at_once_if_there
     async def receive(self) -> Message:
         """Return the next message. Cancelling it loses none.
 
         Raises `EndOfChannel` after a clean end, `ConnectionBroken` after any other,
         `ConnectionClosedByUs` after `aclose`, `trio.BusyResourceError` if another task waits.
         """
-        message = self._reading.take()
-        return await self._receive() if message is None else message
+        reading, inbox = self._reading, self._inbox
+        if (message := reading.take()) is not None:
+            return message
+        while True:
+            if inbox:
+                if reading.turn.due(len(inbox[0])):
+                    await trio.lowlevel.checkpoint()
+            elif self._life.closed is None:
+                # Not by `_wait_inbox`: each coroutine in between is one more to go through.
+                await reading.wait_message()
+            if not inbox:  # another task closed, say
+                await self._wait_inbox()
+            one = reading.pop()
+            message = one if isinstance(one, (str, bytes)) else self._pieces().add(one)
+            if message is not None:
+                return message
 
     async def receive_stream(self, *, limit: float | None = None) -> MessageReader:
         """Wait for the next message and return it before its end: a channel of its pieces.
@@ -175,21 +193,6 @@ class WebSocket(trio.abc.Channel[Message]):
             reader = self._pieces().open(self._reading.pop())
         return reader
 
-    async def _receive(self) -> Message:
-        while True:
-            if self._inbox:
-                if self._reading.turn.due(len(self._inbox[0])):
-                    await trio.lowlevel.checkpoint()
-            elif self._life.closed is None:
-                # Not by `_wait_inbox`: each coroutine in between is one more to go through.
-                await self._reading.wait_message()
-            if not self._inbox:  # another task closed, say
-                await self._wait_inbox()
-            one = self._reading.pop()
-            message = one if isinstance(one, (str, bytes)) else self._pieces().add(one)
-            if message is not None:
-                return message
-
     async def _wait_inbox(self) -> None:
         while not self._inbox:
             if self._life.closed is not None:
@@ -201,16 +204,6 @@ class WebSocket(trio.abc.Channel[Message]):
         if self._incoming is None:
             self._incoming = Incoming(self._life)
         return self._incoming
-
-    async def __anext__(self) -> Message:
-        # As Trio's own, less one coroutine or two: this runs for every message.
-        message = self._reading.take()
-        if message is not None:
-            return message
-        try:
-            return await self._receive()
-        except trio.EndOfChannel:
-            raise StopAsyncIteration from None
 
     def receive_nowait(self) -> Message:
         """Return a message that is here, after at most one read; else `trio.WouldBlock`.

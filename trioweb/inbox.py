@@ -249,13 +249,6 @@ class Inbox(InLane):
             await self.park()
         self.release()
 
-    def pop(self) -> Message | Piece:
-        """Take the first message out of the inbox, or piece of one, whatever is due."""
-        message = self.inbox.pop(0)
-        if not self.inbox:
-            self.emptied()
-        return message
-
     def emptied(self) -> None:
         """Let whoever paused for the inbox go on."""
         super().emptied()

@@ -92,6 +92,13 @@ class InLane:
             self.emptied()
         return message
 
+    def pop(self) -> Message | Piece:
+        """Take the first message or piece, whatever is due."""
+        message = self.inbox.pop(0)
+        if not self.inbox:
+            self.emptied()
+        return message
+
     def emptied(self) -> None:
         """Note that the inbox is empty."""
         self.inbox_size = 0

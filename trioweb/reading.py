@@ -125,7 +125,7 @@ class Reading(Inbox):
             self.turn.taken()
             looks = _TURNS if self.pace < _QUICK else 1
             while not inbox and outbox.open:
-                if self.held:
+                if self.meter is not None and self.held:
                     await self.wait_due()
                 elif self.undecoded:
                     self.pull()
@@ -256,7 +256,7 @@ class Reading(Inbox):
     def _leave(self) -> None:
         if self._nonblocking is not None:
             self._role = _LEFT
-            if self._owner.ended():
+            if not self._outbox.open:
                 if not self.eof:
                     self.wake_reader()
             elif not self.listed:
