@@ -181,7 +181,7 @@ def test_both_send_the_same(
 def test_both_receive_the_same(steps: list[str]) -> None:
     seen = []
     for lanes in (native_lanes, pure_lanes):
-        lane = lanes.InLane(lanes.Turn())
+        lane = lanes.InLane(lanes.Turn(), None, LIMITS, 0.0)
         log: list[Any] = []
         for step in steps:
             if step == "take":

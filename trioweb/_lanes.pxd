@@ -10,6 +10,16 @@ cdef class InLane:
     cdef readonly list inbox
     cdef public Py_ssize_t inbox_size
     cdef public bint is_full
+    cdef readonly object framer
+    cdef public Py_ssize_t most_bytes
+    cdef public Py_ssize_t most_messages
+    cdef public Py_ssize_t read_size
+    cdef Py_ssize_t most_read
+    cdef public bint undecoded
+    cdef public double last_heard
+    cdef public double pace
+    cdef public Py_ssize_t bytes_received
+    cdef public Py_ssize_t messages_received
     cdef object first(self)
 
 

@@ -11,6 +11,7 @@ from cpython.bytes cimport (
 )
 from cpython.object cimport PyObject_Size
 from cpython.unicode cimport PyUnicode_CheckExact
+from libc.math cimport INFINITY
 from libc.string cimport memcpy
 
 from .protocol._frame cimport frame, head
@@ -25,6 +26,7 @@ cdef enum:
     BYTES = 65536
     GATHER = 65536
     LARGE = 16384
+    READ = 16384
     TEXT = 0x81
     BINARY = 0x82
 
@@ -69,9 +71,46 @@ cdef class InLane:
     """The inbox: what is decoded and not yet taken."""
 
 
-    def __init__(self, Turn turn not None):
+    def __init__(self, Turn turn not None, framer, limits, double now):
         self.turn = turn
         self.inbox = []
+        self.framer = framer
+        self.most_bytes = int(min(limits.inbox_bytes, PY_SSIZE_T_MAX))
+        self.most_messages = int(min(limits.inbox_messages, PY_SSIZE_T_MAX))
+        self.most_read = limits.read
+        self.read_size = min(READ, limits.read)
+        self.undecoded = True
+        self.last_heard = now
+        self.pace = INFINITY
+
+    def keep(self, data, double now):
+        """Keep what was read, undecoded."""
+        cdef Py_ssize_t size = PyObject_Size(data)
+        self.pace = now - self.last_heard
+        self.last_heard = now
+        self.bytes_received += size
+        self.undecoded = True
+        self.framer.feed(data)
+        if size >= self.read_size:
+            self.read_size = min(2 * size, self.most_read)
+        elif self.read_size > READ and 4 * size < self.read_size:
+            self.read_size //= 2
+
+    def decode(self):
+        """Decode what needs no second thought, in bulk."""
+        cdef list inbox = self.inbox
+        cdef Py_ssize_t before = len(inbox)
+        self.inbox_size += self.framer.pull(
+            inbox, self.most_bytes - self.inbox_size, self.most_messages - before
+        )
+        self.messages_received += len(inbox) - before
+        if self.framer.empty:
+            self.undecoded = False
+
+    def check_marks(self):
+        """Note whether the inbox is at its mark."""
+        if self.inbox_size >= self.most_bytes or len(self.inbox) >= self.most_messages:
+            self.is_full = True
 
     def take(self):
         """Take the first message; None if there is none, it is a piece, or a checkpoint is due."""

@@ -23,10 +23,6 @@ from .types import Close, CloseCode, Message
 
 __all__ = ["Inbox", "InboxOwner"]
 
-#: The first read of a connection, in bytes; when one comes full the next is twice as large.
-_READ = 2**14
-_UNBOUNDED = 2**62
-
 _ABOVE_LIMIT = Close(CloseCode.POLICY_VIOLATION, "rate limit")
 
 
@@ -55,53 +51,31 @@ class Inbox(InLane):
 
     __slots__ = (
         "_changed",
-        "_framer",
         "_heard",
         "_limits",
         "_listeners",
         "_machine",
-        "_most_bytes",
         "_outbox",
         "_owner",
         "_parked",
-        "bytes_received",
         "discarded",
         "eof",
-        "last_heard",
-        "messages_received",
         "meter",
-        "most_messages",
-        "pace",
         "pending",
-        "read_size",
-        "undecoded",
     )
 
     def __init__(self, machine: Machine, outbox: Outbox, limits: Limits, owner: InboxOwner) -> None:
-        super().__init__(current_turns()[0])
+        super().__init__(current_turns()[0], machine.framer, limits, trio.current_time())
         self._machine = machine
-        self._framer = machine.framer
         self._outbox = outbox
         self._limits = limits
-        # The mark, in numbers that the framer takes.
-        self._most_bytes = int(min(limits.inbox_bytes, _UNBOUNDED))
-        self.most_messages = int(min(limits.inbox_messages, _UNBOUNDED))
         self._owner = owner
         self._changed = Parking()
         self._heard = Parking()
         self._parked = self._listeners = 0
-        #: How much to read next.
-        self.read_size = min(_READ, limits.read)
-        #: Whether there may be more to decode; the handshake may have brought the first frames.
-        self.undecoded = True
         #: The peer's close or failure, not yet in effect.
         self.pending: PeerClosed | Failed | None = None
         self.eof = False
-        self.last_heard = trio.current_time()
-        #: Seconds between the last two reads.
-        self.pace = math.inf
-        self.bytes_received = 0
-        self.messages_received = 0
         self.discarded = 0
         #: Holds back what is above a limit of the server's; None: there is none.
         self.meter: Meter | None = None
@@ -121,24 +95,17 @@ class Inbox(InLane):
         """Whether silence says nothing about the peer: we do not read, or it has closed."""
         return self.paused or self.pending is not None
 
-    def feed(self, data: bytes | memoryview) -> None:
-        """Take what was read; `pull_plain` must follow before others run, if it was borrowed."""
-        size = len(data)
+    def feed(self, data: bytes | memoryview, *, borrowed: bool = False) -> None:
+        """Take what was read; of what is borrowed nothing stays undecoded where it is."""
         now = trio.current_time()
-        self.pace = now - self.last_heard
-        self.last_heard = now
         if self._listeners:
             self._heard.unpark_all()
-        if not size:
+        if not data:
             self.lost(None)
             return
-        self.bytes_received += size
-        self.undecoded = True
-        self._framer.feed(data)
-        if size >= self.read_size:
-            self.read_size = min(2 * size, self._limits.read)
-        elif self.read_size > _READ and 4 * size < self.read_size:
-            self.read_size //= 2
+        self.keep(data, now)
+        if borrowed:
+            self.pull_plain(now)
 
     def pull(self) -> None:
         """Decode until more bytes are needed, the inbox is at its mark, or the peer ended.
@@ -153,7 +120,7 @@ class Inbox(InLane):
             ended = self._owner.ended()
         next_event = self._machine.next_event
         controls = self._limits.outbox_control
-        most_bytes = self._most_bytes
+        most_bytes = self.most_bytes
         while self.undecoded and controls and not (self.paused and not ended):
             event = next_event()
             if event is None:
@@ -196,26 +163,17 @@ class Inbox(InLane):
             # A piece is no message: it cannot be paid for as one.
             keep = self._hold if isinstance(event, Piece) else self._meter
             keep(self.meter, len(self.inbox) - 1, trio.current_time())
-        self._mark()
-
-    def _mark(self) -> None:
-        if self.inbox_size >= self._most_bytes or len(self.inbox) >= self.most_messages:
-            self.is_full = True
+        self.check_marks()
 
     def pull_plain(self, now: float | None = None) -> None:
         """Decode what needs no second thought, in bulk; ``now`` is the time, if that is known."""
-        inbox = self.inbox
-        before = len(inbox)
-        room, most = self._most_bytes - self.inbox_size, self.most_messages - before
-        self.inbox_size += self._framer.pull(inbox, room, most)
-        self.messages_received += len(inbox) - before
-        if self.meter is not None and len(inbox) > before:
+        before = len(self.inbox)
+        self.decode()
+        if self.meter is not None and len(self.inbox) > before:
             self._meter(self.meter, before, trio.current_time() if now is None else now)
-        if self._framer.empty:
-            self.undecoded = False
-            if self._parked:
-                self._changed.unpark_all()
-        self._mark()
+        self.check_marks()
+        if self._parked and not self.undecoded:
+            self._changed.unpark_all()
 
     def _meter(self, meter: Meter, start: int, now: float) -> None:
         """Keep back what is above a limit of the messages from ``start`` on."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sized
 
 import trio
 
 from .config import Limits
 from .protocol.assembler import Piece
+from .protocol.framer import Framer
 from .protocol.frames import FIN, Opcode, frame
 from .types import Message
 
@@ -20,6 +22,9 @@ _BYTES = 2**16
 _GATHER = 2**16
 #: A message of so many characters or bytes gains nothing by leaving with others.
 LARGE = 2**14
+#: The first read of a connection, in bytes; when one comes full the next is twice as large.
+_READ = 2**14
+_UNBOUNDED = 2**62
 _TEXT = FIN | Opcode.TEXT
 _BINARY = FIN | Opcode.BINARY
 
@@ -65,10 +70,39 @@ class Turn:
 class InLane:
     """The inbox: what is decoded and not yet taken."""
 
-    __slots__ = ("inbox", "inbox_size", "is_full", "turn")
+    __slots__ = (
+        "bytes_received",
+        "framer",
+        "inbox",
+        "inbox_size",
+        "is_full",
+        "last_heard",
+        "messages_received",
+        "most_bytes",
+        "most_messages",
+        "most_read",
+        "pace",
+        "read_size",
+        "turn",
+        "undecoded",
+    )
 
-    def __init__(self, turn: Turn) -> None:
+    def __init__(self, turn: Turn, framer: Framer, limits: Limits, now: float) -> None:
         self.turn = turn
+        self.framer = framer
+        # The mark, in numbers that the framer takes.
+        self.most_bytes = int(min(limits.inbox_bytes, _UNBOUNDED))
+        self.most_messages = int(min(limits.inbox_messages, _UNBOUNDED))
+        self.most_read = limits.read
+        #: How much to read next.
+        self.read_size = min(_READ, limits.read)
+        #: Whether there may be more to decode; the handshake may have brought the first frames.
+        self.undecoded = True
+        self.last_heard = now
+        #: Seconds between the last two reads.
+        self.pace = math.inf
+        self.bytes_received = 0
+        self.messages_received = 0
         #: Messages, and pieces of those that are received as streams. A list is smaller than a
         #: deque, and as fast at this length.
         self.inbox: list[Message | Piece] = []
@@ -76,6 +110,34 @@ class InLane:
         self.inbox_size: int = 0
         #: The inbox was at its mark, and is not empty since.
         self.is_full = False
+
+    def keep(self, data: bytes | memoryview, now: float) -> None:
+        """Keep what was read, undecoded."""
+        size = len(data)
+        self.pace = now - self.last_heard
+        self.last_heard = now
+        self.bytes_received += size
+        self.undecoded = True
+        self.framer.feed(data)
+        if size >= self.read_size:
+            self.read_size = min(2 * size, self.most_read)
+        elif self.read_size > _READ and 4 * size < self.read_size:
+            self.read_size //= 2
+
+    def decode(self) -> None:
+        """Decode what needs no second thought, in bulk."""
+        inbox = self.inbox
+        before = len(inbox)
+        room, most = self.most_bytes - self.inbox_size, self.most_messages - before
+        self.inbox_size += self.framer.pull(inbox, room, most)
+        self.messages_received += len(inbox) - before
+        if self.framer.empty:
+            self.undecoded = False
+
+    def check_marks(self) -> None:
+        """Note whether the inbox is at its mark."""
+        if self.inbox_size >= self.most_bytes or len(self.inbox) >= self.most_messages:
+            self.is_full = True
 
     def take(self) -> Message | None:
         """Take the first message; None if there is none, it is a piece, or a checkpoint is due."""

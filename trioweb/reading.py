@@ -273,11 +273,10 @@ class Reading(Inbox):
         if data is None:
             return False
         try:
-            self.feed(data)
-            self.pull_plain(self.last_heard)
+            self.feed(data, borrowed=True)
         except BaseException:
             # A KeyboardInterrupt, say: what was borrowed is looked at no more, and so is the rest.
-            self._framer.drop()
+            self.framer.drop()
             self.lost(None)
             raise
         return True
