@@ -13,8 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import missing
+from tests.helpers import BINARY, frame
 from trioweb import Limits, pure_lanes
 from trioweb.protocol.assembler import Piece
+from trioweb.protocol.framer import Framer
+from trioweb.types import Side
 
 native_lanes: Any = None
 with contextlib.suppress(ImportError):  # no compiler
@@ -95,6 +98,10 @@ def offer(message: Any, waiting: int, paid: bool) -> Callable[[Ground], Any]:
     return lambda ground: ground.lane.offer(message, [0] * waiting, paid)
 
 
+def offer_encoded(is_text: bool, data: bytes, waiting: int) -> Callable[[Ground], Any]:
+    return lambda ground: ground.lane.offer_encoded(is_text, data, [0] * waiting)
+
+
 def pass_on(encoded: bytes, size: int, later: bool) -> Callable[[Ground], Any]:
     return lambda ground: ground.lane.pass_on(encoded, size, later)
 
@@ -124,6 +131,12 @@ MESSAGES = st.one_of(
 )
 STEPS = st.one_of(
     st.builds(offer, MESSAGES, st.integers(0, 2), st.booleans()),
+    st.builds(
+        offer_encoded,
+        st.booleans(),
+        st.one_of(st.binary(max_size=70), st.sampled_from([b"x" * 16_384, b"x" * 20_001])),
+        st.integers(0, 2),
+    ),
     st.builds(pass_on, st.binary(max_size=70), st.sampled_from([3, PLAIN + 1]), st.booleans()),
     st.builds(enqueue, st.binary(max_size=70), st.booleans()),
     st.builds(give, st.just("detours"), st.integers(0, 1)),
@@ -197,5 +210,37 @@ def test_both_receive_the_same(steps: list[str]) -> None:
             empty = not lane.inbox
             log += [lane.is_full and not empty, 0 if empty else lane.inbox_size, *lane.inbox]
             log += [lane.turn.calls, lane.turn.size]
+        seen.append(log)
+    assert seen[0] == seen[1]
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.lists(st.sampled_from([0, 3, 20, 40_000]), min_size=1, max_size=20),
+            st.sampled_from(["take", "pop"]),
+        ),
+        max_size=30,
+    ),
+    st.sampled_from([16, 20_000, 2**18]),
+)
+def test_both_take_in_the_same(steps: list[list[int] | str], most_read: int) -> None:
+    limits = Limits(inbox_bytes=2000, inbox_messages=5, read=most_read)
+    seen = []
+    for lanes in (native_lanes, pure_lanes):
+        lane = lanes.InLane(lanes.Turn(), Framer(Side.CLIENT, limits), limits, 5.0)
+        log: list[Any] = [lane.read_size, lane.pace, lane.undecoded]
+        for at, step in enumerate(steps):
+            if isinstance(step, list):
+                lane.keep(b"".join(frame(BINARY, bytes(size)) for size in step), 6.0 + at**2)
+                lane.decode()
+                lane.check_marks()
+            elif lane.inbox or step == "take":
+                log.append(getattr(lane, step)())
+            else:
+                with pytest.raises(IndexError):
+                    lane.pop()
+            log += [lane.read_size, lane.pace, lane.last_heard, lane.undecoded, lane.is_full]
+            log += [lane.bytes_received, lane.messages_received, lane.inbox_size, *lane.inbox]
         seen.append(log)
     assert seen[0] == seen[1]

@@ -44,9 +44,12 @@ LAYERS: dict[str, list[str]] = {
         "_sockets",  # the native ones, chosen by transport.py
         "transport",
         "host",
+        "pure_turns",
         "pure_lanes",
         "_lanes",  # the native ones, chosen by lanes.py
         "lanes",
+        "_steps",  # the native ones, chosen by steps.py
+        "steps",
         "attendant",
         "outbox",
         "buckets",

@@ -187,6 +187,17 @@ cdef class OutLane:
         self._enqueue(encoded, length < LARGE and len(waiting) > 0)
         return self.open
 
+    def offer_encoded(self, bint is_text, bytes data not None, list waiting not None):
+        """Do as `offer`, with a message that is encoded already, and not large."""
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
+        if size > self.plain or size >= LARGE or not self._has_room():
+            return False
+        if not self.turn.count(size):
+            return False
+        key = None if self.token_bytes is None else self.token_bytes(4)
+        self._enqueue(frame(TEXT if is_text else BINARY, data, key), len(waiting) > 0)
+        return self.open
+
     cdef bint _write_large(self, int first, message) except -1:
         """Write a frame past the empty queue, from where its payload is."""
         cdef Py_ssize_t taken, size

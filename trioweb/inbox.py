@@ -7,7 +7,6 @@ kept until the messages before it are taken.
 
 from __future__ import annotations
 
-import math
 import sys
 from typing import Protocol
 

@@ -11,13 +11,11 @@ from .config import Limits
 from .protocol.assembler import Piece
 from .protocol.framer import Framer
 from .protocol.frames import FIN, Opcode, frame
+from .pure_turns import Turn
 from .types import Message
 
 __all__ = ["LARGE", "InLane", "OutLane", "Turn", "flush_all"]
 
-#: A full checkpoint at least every so many calls, or bytes, whichever is first.
-_CALLS = 64
-_BYTES = 2**16
 #: Frames that wait together leave in one write of about this size.
 _GATHER = 2**16
 #: A message of so many characters or bytes gains nothing by leaving with others.
@@ -27,44 +25,6 @@ _READ = 2**14
 _UNBOUNDED = 2**62
 _TEXT = FIN | Opcode.TEXT
 _BINARY = FIN | Opcode.BINARY
-
-
-class Turn:
-    """What the tasks of one run have received, or sent, since one of them last ran a checkpoint.
-
-    There is one for each way, and a checkpoint counts for both. All tasks share them: no task gets
-    further than it would alone.
-    """
-
-    __slots__ = ("calls", "other", "size")
-
-    def __init__(self) -> None:
-        self.calls = 0
-        self.size = 0
-        #: The one for the other way.
-        self.other: Turn | None = None
-
-    def due(self, size: int) -> bool:
-        """Count a call of so many bytes; tell whether it must run a checkpoint."""
-        if self.count(size):
-            return False
-        self.taken()
-        self.size = size
-        return True
-
-    def count(self, size: int) -> bool:
-        """Count a call of so many bytes, unless a checkpoint is due."""
-        if self.calls + 1 >= _CALLS or self.size + size > _BYTES:
-            return False
-        self.calls += 1
-        self.size += size
-        return True
-
-    def taken(self) -> None:
-        """Hear that a task has run a checkpoint."""
-        self.calls = self.size = 0
-        if self.other is not None:
-            self.other.calls = self.other.size = 0
 
 
 class InLane:
@@ -102,7 +62,7 @@ class InLane:
         #: Seconds between the last two reads.
         self.pace = math.inf
         self.bytes_received = 0
-        self.messages_received = 0
+        self.messages_received: int = 0
         #: Messages, and pieces of those that are received as streams. A list is smaller than a
         #: deque, and as fast at this length.
         self.inbox: list[Message | Piece] = []
@@ -126,11 +86,10 @@ class InLane:
 
     def decode(self) -> None:
         """Decode what needs no second thought, in bulk."""
-        inbox = self.inbox
-        before = len(inbox)
+        before = len(self.inbox)
         room, most = self.most_bytes - self.inbox_size, self.most_messages - before
-        self.inbox_size += self.framer.pull(inbox, room, most)
-        self.messages_received += len(inbox) - before
+        self.inbox_size += self.framer.pull(self.inbox, room, most)
+        self.messages_received += len(self.inbox) - before
         if self.framer.empty:
             self.undecoded = False
 
@@ -230,7 +189,6 @@ class OutLane:
         It is written at once if nothing is queued, or left to a flush soon while others wait to be
         received, whose answers may leave with it, unless it is large enough to leave alone.
         """
-        turn = self.turn
         if isinstance(message, str):
             first, size = _TEXT, len(message) * (1 if message.isascii() else 4)
         elif isinstance(message, bytes):
@@ -239,8 +197,18 @@ class OutLane:
             return False
         if size > self.plain or not self.has_room():
             return False
-        if not paid and not turn.count(len(message)):
+        if not paid and not self.turn.count(len(message)):
             return False
+        return self._frame(first, message, waiting)
+
+    def offer_encoded(self, is_text: bool, data: bytes, waiting: Sized) -> bool:
+        """Do as `offer`, with a message that is encoded already, and not large."""
+        size = len(data)
+        if size > self.plain or size >= LARGE or not self.has_room() or not self.turn.count(size):
+            return False
+        return self._frame(_TEXT if is_text else _BINARY, data, waiting)
+
+    def _frame(self, first: int, message: Message, waiting: Sized) -> bool:
         key = None if self.token_bytes is None else self.token_bytes(4)
         encoded = frame(first, message, key)
         self.enqueue(encoded, later=len(message) < LARGE and len(waiting) > 0)

@@ -8,6 +8,7 @@ Python they stay as they are.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .lanes import InLane, OutLane
@@ -34,7 +35,5 @@ def _unchanged(method: _Method) -> _Method:
 Stepping = _Stepping
 at_once_if_room = at_once_if_there = _unchanged
 if not TYPE_CHECKING and framer() != "pure":
-    try:
+    with suppress(ImportError):  # each native module is optional by itself
         from ._steps import Stepping, at_once_if_room, at_once_if_there
-    except ImportError:  # each native module is optional by itself
-        pass

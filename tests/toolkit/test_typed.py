@@ -313,3 +313,58 @@ def test_every_valid_message_comes_in_order_and_every_other_is_answered(script):
                 assert json.loads(await pair.client.receive())["type"] == "error"
 
     run_deterministic(main, seed=1)
+
+
+async def test_null_is_a_value(autojump_clock, ends):
+    typed = TypedChannel(ends[1], Json(object))
+    for message in ("null", "1", "null"):
+        await ends[0].send(message)
+    await trio.sleep(1)
+    assert [await typed.receive() for _ in range(3)] == [None, 1, None]
+
+
+async def test_what_is_wrong_among_messages_that_wait_is_answered_in_order(autojump_clock, ends):
+    peer, typed = ends[0], TypedChannel(ends[1], CODEC)
+    right = '{"type":"move","x":%d}'
+    for message in (
+        right % 1,
+        b'{"type":"move","x":2}',
+        '{"type":"move","x":' + "[" * 10_000,
+        right % 3,
+        "{",
+        right % 4,
+    ):
+        await peer.send(message)
+    await trio.sleep(1)
+    received = []
+    with trio.move_on_after(1):
+        async for value in typed:
+            received.append(value)
+            await typed.send(value)
+    assert received == [Move(1), Move(3), Move(4)]
+    answers = [json.loads(await peer.receive()) for _ in range(6)]
+    assert [one["type"] for one in answers] == ["move", "error", "error", "move", "error", "move"]
+    assert "binary" in answers[1]["message"]
+    assert answers[2]["path"] == "$.x"
+    assert typed.statistics().invalid == 3
+
+
+@pytest.mark.parametrize("size", [10_000, 16_384, 70_000])
+async def test_values_of_any_size_and_script_leave_as_they_are(autojump_clock, ends, size):
+    here, there = (TypedChannel(one, CODEC) for one in ends)
+    said = Say("ä€😀" * (size // 10))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(here.send, said)
+        assert await there.receive() == said
+
+
+async def test_a_value_that_only_the_encoder_refuses_is_told_apart(autojump_clock, ends):
+    typed = TypedChannel(ends[1], CODEC)
+    deep = []
+    for _ in range(10_000):
+        deep = [deep]
+    for value in (deep, Say("\ud800")):
+        with pytest.raises(TypeError, match="no message can hold"):
+            await typed.send(value)
+    await typed.send(Move(1))
+    assert await ends[0].receive() == '{"type":"move","x":1}'

@@ -23,15 +23,23 @@ _AT = " - at `"
 class Checked(Generic[_T]):
     """A codec for one type of values, by an encoder and a decoder of msgspec."""
 
-    __slots__ = ("_decode", "_encode", "_tag_path", "kind")
+    __slots__ = ("_tag_path", "bare_decode", "bare_encode", "kind", "makes")
 
     def __init__(
-        self, kind: Any, encode: Callable[[Any], bytes], decode: Callable[[Any], _T]
+        self,
+        kind: Any,
+        makes: type[Message],
+        encode: Callable[[Any], bytes],
+        decode: Callable[[Any], _T],
     ) -> None:
         #: The type that messages must have.
         self.kind = kind
-        self._encode = encode
-        self._decode = decode
+        #: Whether messages are ``str`` or ``bytes``.
+        self.makes = makes
+        #: msgspec's own, for those who call ``encode`` or ``decode`` to hear what is wrong with a
+        #: value that these raise something for. Text is encoded as UTF-8.
+        self.bare_encode = encode
+        self.bare_decode = decode
         self._tag_path = _tag_path(kind)
 
     def invalid(self, error: Exception) -> InvalidMessage:

@@ -34,12 +34,12 @@ class Json(Checked[_T]):
     def __init__(self: Json[Any], kind: Any) -> None: ...
     def __init__(self, kind: Any) -> None:
         encoder, decoder = msgspec.json.Encoder(), msgspec.json.Decoder(kind)
-        super().__init__(kind, encoder.encode, decoder.decode)
+        super().__init__(kind, str, encoder.encode, decoder.decode)
 
     def encode(self, value: Any, /) -> str:
         """Return a value as JSON; raises `TypeError` for one that msgspec cannot express."""
         try:
-            return self._encode(value).decode()
+            return self.bare_encode(value).decode()
         except (ValueError, RecursionError) as error:
             raise inexpressible(value, error) from error
 
@@ -48,6 +48,6 @@ class Json(Checked[_T]):
         if not isinstance(message, str):
             raise wrong_kind(message)
         try:
-            return self._decode(message)
+            return self.bare_decode(message)
         except (ValueError, RecursionError) as error:
             raise self.invalid(error) from None

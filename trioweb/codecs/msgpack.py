@@ -34,12 +34,12 @@ class MsgPack(Checked[_T]):
     def __init__(self: MsgPack[Any], kind: Any) -> None: ...
     def __init__(self, kind: Any) -> None:
         encoder, decoder = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(kind)
-        super().__init__(kind, encoder.encode, decoder.decode)
+        super().__init__(kind, bytes, encoder.encode, decoder.decode)
 
     def encode(self, value: Any, /) -> bytes:
         """Return a value as MessagePack; raises `TypeError` for one that msgspec cannot express."""
         try:
-            return self._encode(value)
+            return self.bare_encode(value)
         except (ValueError, OverflowError, RecursionError) as error:
             raise inexpressible(value, error) from error
 
@@ -48,6 +48,6 @@ class MsgPack(Checked[_T]):
         if not isinstance(message, bytes):
             raise wrong_kind(message)
         try:
-            return self._decode(message)
+            return self.bare_decode(message)
         except (ValueError, RecursionError) as error:
             raise self.invalid(error) from None

@@ -10,7 +10,7 @@ import trio
 
 from ..codecs.json import Json
 from ..types import Message
-from .typed import Answer, CodecOf, Tolerance, TypedChannel, error_answer
+from .typed import NOTHING, Answer, CodecOf, Tolerance, TypedChannel, error_answer
 
 __all__ = ["MessageHandler", "MessageMiddleware", "Messages"]
 
@@ -105,10 +105,18 @@ class Messages:
         typed = channel if isinstance(channel, TypedChannel) else self.open(channel)
         about = typed if context is None else context
         handlers = self._handlers
-        async for message in typed:
+        take, offer = typed.take, typed.offer
+        while True:
+            # As ``async for`` and ``send``, less two coroutines: this runs for every message.
+            message = take()
+            if message is NOTHING:
+                try:
+                    message = await typed.receive()
+                except trio.EndOfChannel:
+                    return
             reply = await handlers[type(message)](about, message)
-            if reply is not None:
-                await typed.send(reply)
+            if reply is not None and (rest := offer(reply)) is not None:
+                await typed.channel.send(rest)
 
     async def __call__(self, channel: trio.abc.Channel[Message]) -> None:
         """Handle the messages of a connection: `serve` without a context."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import enum
 import logging
 from collections import deque
 from collections.abc import Callable, Sized
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NoReturn, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, NoReturn, Protocol, TypeAlias, TypeVar
 
 import msgspec
 import trio
 
+from ..codecs.checked import Checked
 from ..connection import WebSocket, lifecycle_of
 from ..errors import ConnectionBroken, ConnectionEnded, InvalidMessage
 from ..protocol.machine import check_close
@@ -20,13 +22,25 @@ from .ends import close_channel
 from .wire import Error
 
 __all__ = [
+    "NOTHING",
     "Answer",
     "CodecOf",
+    "Nothing",
     "Tolerance",
     "TypedChannel",
     "TypedStatistics",
     "error_answer",
 ]
+
+
+class Nothing(enum.Enum):
+    """No value: one of its own, for a value may be None."""
+
+    NOTHING = enum.auto()
+
+
+#: What `TypedChannel.take` returns where there is no value to be had at once.
+NOTHING: Final = Nothing.NOTHING
 
 logger = logging.getLogger("trioweb.toolkit")
 
@@ -127,24 +141,36 @@ class TypedChannel(trio.abc.Channel[_T]):
         self._times: deque[float] = deque()
         self._invalid = 0
         self._ignored = 0
+        #: A message that `take` could not decode; `receive` is to say what is wrong with it.
+        self._found: Message | None = None
         # Of a WebSocket the ways without a coroutine in between: they count towards the checkpoints
         # that are due, and give None, or False, where one is, or anything else needs more thought.
         self._take: Callable[[], Message | None] = _nothing
         self._offer: Callable[[object, Sized], bool] = _refusal
+        self._offer_encoded: Callable[[bool, bytes, Sized], bool] = _refusal
         self._inbox: Sized = ()
         if isinstance(channel, WebSocket):
             life = lifecycle_of(channel)
             self._take = life.reading.take
             self._offer = life.outbox.offer
+            self._offer_encoded = life.outbox.offer_encoded
             self._inbox = life.reading.inbox
+        # Of msgspec's codecs what they do without a function in between; None: of no other.
+        self._makes: type[Message] | None = None
+        self._bare_decode: Callable[[Message], _T] = codec.decode
+        self._bare_encode: Callable[[Any], bytes] | None = None
+        if isinstance(codec, Checked):
+            self._makes = codec.makes
+            self._bare_decode = codec.bare_decode
+            self._bare_encode = codec.bare_encode
 
     async def send(self, value: Any) -> None:
         """Send a value; raises `TypeError` for one that the codec cannot express.
 
         Else as the channel's own ``send``.
         """
-        message = self._encode(value)
-        if not self._offer(message, self._inbox):
+        message = self.offer(value)
+        if message is not None:
             await self.channel.send(message)
 
     async def receive(self) -> _T:
@@ -154,7 +180,9 @@ class TypedChannel(trio.abc.Channel[_T]):
         over a WebSocket) when the peer has sent too many invalid messages.
         """
         while True:
-            message = self._take()
+            if self._found is None and (value := self.take()) is not NOTHING:
+                return value
+            message, self._found = self._found, None
             if message is None:
                 try:
                     message = await self.channel.receive()
@@ -168,16 +196,43 @@ class TypedChannel(trio.abc.Channel[_T]):
 
     async def __anext__(self) -> _T:
         # As Trio's own, less one coroutine: this runs for every message.
-        message = self._take()
-        if message is not None:
-            try:
-                return self._decode(message)
-            except ValueError as error:
-                await self._refuse(error, message)
+        value = self.take()
+        if value is not NOTHING:
+            return value
         try:
             return await self.receive()
         except trio.EndOfChannel:
             raise StopAsyncIteration from None
+
+    def take(self) -> _T | Nothing:
+        """Return the next value if it is here, and needs no await; else `NOTHING`: `receive` it."""
+        message = self._take()
+        if message is None:
+            return NOTHING
+        try:
+            if type(message) is self._makes:
+                return self._bare_decode(message)
+            return self._decode(message)
+        except (ValueError, RecursionError):
+            self._found = message
+            return NOTHING
+
+    def offer(self, value: Any) -> Message | None:
+        """Send a value if that needs no await; else return its message, which is to be sent.
+
+        Raises `TypeError` for one that the codec cannot express.
+        """
+        if self._bare_encode is None:
+            message = self._encode(value)
+            return None if self._offer(message, self._inbox) else message
+        try:
+            data = self._bare_encode(value)
+        except (ValueError, OverflowError, RecursionError):
+            return self._encode(value)  # which says what is wrong
+        is_text = self._makes is str
+        if self._offer_encoded(is_text, data, self._inbox):
+            return None
+        return data.decode() if is_text else data
 
     async def aclose(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Close the channel below; ``code`` and ``reason`` are for those that can tell them."""
@@ -228,7 +283,7 @@ def _nothing() -> None:
     """Take no message ahead of ``receive``."""
 
 
-def _refusal(message: object, waiting: Sized) -> bool:  # noqa: ARG001 - as `OutLane.offer`
+def _refusal(*message: object) -> bool:  # noqa: ARG001 - as `OutLane.offer`
     """Send nothing without ``send``."""
     return False
 
