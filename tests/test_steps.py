@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import collections.abc
+import copy
+import gc
 import inspect
 import sys
 import traceback
 import warnings
+import weakref
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeAlias
 
@@ -14,6 +17,7 @@ import pytest
 import trio
 
 import trioweb
+from trioweb.connection import lifecycle_of
 from trioweb.testing import at_every_step, cancelled_at, open_pair, run
 
 Call: TypeAlias = Callable[[trioweb.WebSocket], Coroutine[Any, Any, Any]]
@@ -90,6 +94,50 @@ def test_to_forget_the_await_is_told(call: Call) -> None:
     with_one_message(check)
 
 
+def test_one_that_failed_is_over() -> None:
+    async def check(client: trioweb.WebSocket, _: trioweb.WebSocket) -> None:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            step = client.send("\ud800")
+            with pytest.raises(UnicodeEncodeError):
+                await step
+            with pytest.raises(RuntimeError, match="already awaited"):
+                await step
+            del step
+        assert told == []
+
+    with_one_message(check)
+
+
+def test_what_it_sends_may_lead_back_to_it() -> None:
+    class Unsendable(list[Any]):
+        pass
+
+    async def check(client: trioweb.WebSocket, _: trioweb.WebSocket) -> None:
+        message = Unsendable()
+        step = client.send(message)  # type: ignore[arg-type]  # no message at all
+        step.close()
+        message.append(step)
+        del step
+        seen = weakref.ref(message)
+        del message
+        gc.collect()
+        assert seen() is None
+
+    with_one_message(check)
+
+
+@every_call
+def test_it_is_not_to_be_copied(call: Call) -> None:
+    async def check(client: trioweb.WebSocket, _: trioweb.WebSocket) -> None:
+        step = call(client)
+        with pytest.raises(TypeError, match="cannot pickle"):
+            copy.copy(step).close()
+        step.close()
+
+    with_one_message(check)
+
+
 def test_a_task_may_be_one_call() -> None:
     async def main() -> None:
         async with open_pair() as (client, server, _), trio.open_nursery() as nursery:
@@ -145,6 +193,64 @@ def test_an_end_comes_as_it_should(call: Call) -> None:
                 await call(client)
             with pytest.raises(trioweb.ConnectionClosedByUs):
                 await client.send("x")
+
+    run(main, seed=0)
+
+
+def test_anext_has_a_default() -> None:
+    async def main() -> None:
+        async with open_pair() as (client, server, _), trio.open_nursery() as nursery:
+            for _ in range(2):  # the second one waits
+                nursery.start_soon(server.send, "x")
+                assert await anext(client, "none") == "x"
+            nursery.start_soon(server.aclose)
+            assert await anext(client, "none") == "none"
+
+    run(main, seed=0)
+
+
+def test_a_loop_calls_a_receive_of_ones_own() -> None:
+    class Loud(trioweb.WebSocket):
+        __slots__ = ()
+
+        async def receive(self) -> trioweb.Message:
+            return str(await super().receive()).upper()
+
+    async def check(client: trioweb.WebSocket, server: trioweb.WebSocket) -> None:
+        loud = Loud(lifecycle_of(client), request=client.request, response=client.response)
+        await server.send("and went")
+        await server.aclose()
+        assert [message async for message in loud] == ["CAME", "AND WENT"]
+
+    with_one_message(check)
+
+
+def test_a_large_message_takes_no_more_turns() -> None:
+    """To wait for it was the checkpoint that is due."""
+
+    class Turns(trio.abc.Instrument):
+        def __init__(self) -> None:
+            self.task = trio.lowlevel.current_task()
+            self.seen = 0
+
+        def before_task_step(self, task: trio.lowlevel.Task) -> None:
+            self.seen += task is self.task
+
+    async def turns(size: int) -> int:
+        async def send() -> None:
+            await trio.sleep(1)
+            await server.send(bytes(size))
+
+        async with open_pair() as (client, server, _), trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            count = Turns()
+            trio.lowlevel.add_instrument(count)
+            assert await client.receive() == bytes(size)
+            trio.lowlevel.remove_instrument(count)
+        return count.seen
+
+    async def main() -> None:
+        assert await turns(100_000) == await turns(10)
 
     run(main, seed=0)
 

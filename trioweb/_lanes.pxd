@@ -20,7 +20,7 @@ cdef class InLane:
     cdef public double pace
     cdef public Py_ssize_t bytes_received
     cdef public Py_ssize_t messages_received
-    cdef object first(self)
+    cdef object first(self, bint paid)
 
 
 cdef class OutLane:

@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, nonecheck=True
+# cython: language_level=3, boundscheck=False, wraparound=False, nonecheck=True, auto_pickle=False
 """What `receive`, `send` and `__anext__` return, natively; `steps` says what for.
 
 A `Step` is a coroutine to whoever awaits it, spawns it or throws into it. It does at once what the
@@ -60,7 +60,6 @@ cdef class Stepping:
 
 
 @cython.final
-@cython.no_gc  # nothing that it holds leads back to it
 @cython.freelist(64)
 cdef class Step:
     """One call of such a method."""
@@ -126,7 +125,7 @@ cdef class Step:
         elif self.kind == RECEIVE:
             self.coroutine = self.body(self.ws)
         else:
-            self.coroutine = self.ws.receive.__wrapped__(self.ws)
+            self.coroutine = self.ws.receive()
         return 0
 
 
@@ -137,14 +136,15 @@ cdef int go_on(Step self, object value, PyObject** result) except -1:
     if self.stage == NEW:
         if value is not None:
             raise TypeError("can't send non-None value to a just-started coroutine")
+        self.stage = DONE  # whatever is raised
         if self.kind == SEND:
             if self.ws._outlane.pass_plain(self.message, self.ws._inlane.inbox, False):
-                return ends(self, None, result)
+                return returns(None, result)
             self.begin_body()
         else:
-            message = self.ws._inlane.first()
+            message = self.ws._inlane.first(False)
             if message is not None:
-                return ends(self, message, result)
+                return returns(message, result)
             if not self.ws._inlane.inbox and self.ws._outlane.open:
                 self.stage = WAITS
                 self.coroutine = self.ws._inlane.wait_message()
@@ -167,15 +167,15 @@ cdef int go_on(Step self, object value, PyObject** result) except -1:
 cdef int go_on_waited(Step self, PyObject** result) except -1:
     """Take what has come, or let the body see to it."""
     result[0] = NULL
-    message = self.ws._inlane.first()
+    self.stage = DONE
+    message = self.ws._inlane.first(True)  # to wait was a checkpoint
     if message is not None:
-        return ends(self, message, result)
+        return returns(message, result)
     self.begin_body()
     return go_on(self, None, result)
 
 
-cdef inline int ends(Step self, object given, PyObject** result) except -1:
-    self.stage = DONE
+cdef inline int returns(object given, PyObject** result) except -1:
     Py_INCREF(given)
     result[0] = <PyObject*>given
     return PYGEN_RETURN

@@ -94,6 +94,12 @@ class WebSocket(Stepping, trio.abc.Channel[Message]):
         self._incoming: Incoming | None = None
         life.connection = self
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if cls.receive is not WebSocket.receive and cls.__anext__ is WebSocket.__anext__:
+            # Natively a loop would pass by a `receive` of its own.
+            cls.__anext__ = trio.abc.Channel.__anext__  # type: ignore[method-assign]  # that is it
+
     # --- sending -----------------------------------------------------------------------------
 
     @at_once_if_room

@@ -19,7 +19,7 @@ from trioweb.codecs.json import Json
 from trioweb.codecs.msgpack import MsgPack
 from trioweb.testing import FormCodec, VirtualNetwork, open_pair
 from trioweb.testing import run as run_deterministic
-from trioweb.toolkit.typed import Tolerance, TypedChannel
+from trioweb.toolkit.typed import NOTHING, Tolerance, TypedChannel
 from trioweb.toolkit.wire import Error
 
 
@@ -349,6 +349,27 @@ async def test_what_is_wrong_among_messages_that_wait_is_answered_in_order(autoj
     assert typed.statistics().invalid == 3
 
 
+async def test_what_take_could_not_decode_comes_before_all_that_is_behind(autojump_clock):
+    async with open_pair() as (peer, server, _):
+        typed = TypedChannel(server, CODEC)
+        for message in ("{", "[", '{"type":"move","x":1}'):
+            await peer.send(message)
+        await trio.sleep(1)
+        for _ in range(3):
+            assert typed.take() is NOTHING
+        assert await typed.receive() == Move(1)
+        assert typed.statistics().invalid == 2
+
+
+@pytest.mark.parametrize("size", [1, 100_000])
+async def test_raw_bytes_in_a_value_that_are_no_text_are_not_sent(autojump_clock, ends, size):
+    here, there = (TypedChannel(one, Json(object)) for one in ends)
+    with pytest.raises(TypeError, match="no message can hold"):
+        await here.send([msgspec.Raw(b'"\xff"'), "x" * size])
+    await here.send(["it goes on"])
+    assert await there.receive() == ["it goes on"]
+
+
 @pytest.mark.parametrize("size", [10_000, 16_384, 70_000])
 async def test_values_of_any_size_and_script_leave_as_they_are(autojump_clock, ends, size):
     here, there = (TypedChannel(one, CODEC) for one in ends)
@@ -360,7 +381,7 @@ async def test_values_of_any_size_and_script_leave_as_they_are(autojump_clock, e
 
 async def test_a_value_that_only_the_encoder_refuses_is_told_apart(autojump_clock, ends):
     typed = TypedChannel(ends[1], CODEC)
-    deep = []
+    deep: list[object] = []
     for _ in range(10_000):
         deep = [deep]
     for value in (deep, Say("\ud800")):

@@ -180,7 +180,7 @@ class TypedChannel(trio.abc.Channel[_T]):
         over a WebSocket) when the peer has sent too many invalid messages.
         """
         while True:
-            if self._found is None and (value := self.take()) is not NOTHING:
+            if (value := self.take()) is not NOTHING:
                 return value
             message, self._found = self._found, None
             if message is None:
@@ -206,6 +206,8 @@ class TypedChannel(trio.abc.Channel[_T]):
 
     def take(self) -> _T | Nothing:
         """Return the next value if it is here, and needs no await; else `NOTHING`: `receive` it."""
+        if self._found is not None:
+            return NOTHING
         message = self._take()
         if message is None:
             return NOTHING
@@ -227,9 +229,11 @@ class TypedChannel(trio.abc.Channel[_T]):
             return None if self._offer(message, self._inbox) else message
         try:
             data = self._bare_encode(value)
+            is_text = self._makes is str
+            if is_text and not data.isascii():
+                data.decode()  # a `msgspec.Raw` in it may hold anything
         except (ValueError, OverflowError, RecursionError):
             return self._encode(value)  # which says what is wrong
-        is_text = self._makes is str
         if self._offer_encoded(is_text, data, self._inbox):
             return None
         return data.decode() if is_text else data
