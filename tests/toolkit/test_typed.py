@@ -360,7 +360,7 @@ async def test_values_of_any_size_and_script_leave_as_they_are(autojump_clock, e
 
 async def test_a_value_that_only_the_encoder_refuses_is_told_apart(autojump_clock, ends):
     typed = TypedChannel(ends[1], CODEC)
-    deep = []
+    deep: list[object] = []
     for _ in range(10_000):
         deep = [deep]
     for value in (deep, Say("\ud800")):
