@@ -29,16 +29,28 @@ class Plan:
     fresh: bool = True
 
     def turns(self) -> Iterator[tuple[str, int, str]]:
-        """Yield (row, round, system); each round begins with another system.
+        """Yield (row, round, system); each round begins with another one.
 
         Memory is no matter of luck, and takes long: one round is enough.
         """
-        for row in self.rows:
-            able = [name for name in self.systems if ROWS[row].kind in SYSTEMS[name].kinds]
-            for number in range(1 if ROWS[row].mode == "idle" else self.rounds):
+        for group in self.groups():
+            able = [
+                (row, name)
+                for row in group
+                for name in self.systems
+                if ROWS[row].kind in SYSTEMS[name].kinds
+            ]
+            for number in range(1 if ROWS[group[0]].mode == "idle" else self.rounds):
                 first = number % max(len(able), 1)
-                for name in able[first:] + able[:first]:
+                for row, name in able[first:] + able[:first]:
                     yield row, number, name
+
+    def groups(self) -> list[list[str]]:
+        """Return the rows, those together that are compared with one another."""
+        groups: dict[str, list[str]] = {}
+        for row in self.rows:
+            groups.setdefault(ROWS[row].group or row, []).append(row)
+        return list(groups.values())
 
 
 @dataclass
@@ -87,11 +99,12 @@ class Results:
         """Return the ratio of two (row, system).
 
         That is the median of the ratios within each round, where both stood under the same
-        weather; between two rows it is the ratio of the medians.
+        weather; between two rows of different groups it is the ratio of the medians.
         """
         upper, lower = self.values(*mine, what), self.values(*other, what)
         if not upper or not lower or not all(lower):
             return None
-        if mine[0] == other[0] and len(upper) == len(lower):
+        groups = {ROWS[row].group or row for row, _ in (mine, other)}
+        if len(groups) == 1 and len(upper) == len(lower):
             return statistics.median(a / b for a, b in zip(upper, lower, strict=True))
         return statistics.median(upper) / statistics.median(lower)

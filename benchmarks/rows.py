@@ -67,6 +67,8 @@ class Row:
     room: str = ""
     #: Whether more is better.
     more: bool = True
+    #: Rows of one group are compared with one another, and have their rounds together.
+    group: str = ""
 
     @property
     def timed(self) -> bool:
@@ -118,6 +120,7 @@ def _rows() -> dict[str, Row]:
             {"connections": 1000, "batch": batch, "size": 32},
             "deliveries/s",
             batch=batch,
+            group=f"broadcast-{batch}",
         )
     for name, title, app in (
         ("json", "64 x 16, small JSON", ""),
@@ -125,7 +128,7 @@ def _rows() -> dict[str, Row]:
         ("typed-limited", "the same, rate-limited too", "limited"),
     ):
         options = {"connections": 64, "window": 16}
-        rows[name] = Row(title, "json", "echo", options, "echoes/s", app=app)
+        rows[name] = Row(title, "json", "echo", options, "echoes/s", app=app, group="json")
     for batch in (1, 10):
         rows[f"room-{batch}"] = Row(
             f"a room of 1,000, 32 B, {batch} a turn",
@@ -135,6 +138,7 @@ def _rows() -> dict[str, Row]:
             "deliveries/s",
             batch=batch,
             room="plain",
+            group=f"broadcast-{batch}",
         )
     for name, what, stalled in (
         ("room-calm", "all read", {}),
@@ -148,6 +152,7 @@ def _rows() -> dict[str, Row]:
             "deliveries/s",
             batch=1,
             room="small",
+            group="room",
         )
     rows["handshakes"] = Row(
         "handshakes, 32 at a time", "handshakes", "handshakes", {"connections": 32}, "upgrades/s"

@@ -140,9 +140,10 @@ def run(plan: Plan, progress: Progress = show) -> Results:
     began, last = time.monotonic(), ""
     try:
         for done, (row, number, system) in enumerate(turns):
-            if plan.fresh and row != last:
+            group = ROWS[row].group or row
+            if plan.fresh and group != last:
                 servers.stop()
-            last = row
+            last = group
             if system in results.failed.get(row, {}):
                 continue
             try:

@@ -325,6 +325,22 @@ def test_each_round_begins_with_another_system() -> None:
     ]
 
 
+def test_rows_that_are_compared_have_their_rounds_in_turn() -> None:
+    plan = Plan(["broadcast-1", "json", "typed", "room-1"], ["trioweb", "aiohttp"], rounds=2)
+    assert list(plan.turns()) == [
+        ("broadcast-1", 0, "trioweb"),
+        ("broadcast-1", 0, "aiohttp"),
+        ("room-1", 0, "trioweb"),
+        ("broadcast-1", 1, "aiohttp"),
+        ("room-1", 1, "trioweb"),
+        ("broadcast-1", 1, "trioweb"),
+        ("json", 0, "trioweb"),
+        ("typed", 0, "trioweb"),
+        ("typed", 1, "trioweb"),
+        ("json", 1, "trioweb"),
+    ]
+
+
 @pytest.fixture
 def results() -> Results:
     """A run in which the machine got slower from round to round."""
@@ -347,6 +363,10 @@ def test_ratios_are_those_within_the_rounds(results: Results) -> None:
     assert results.ratio((row, "trioweb"), (row, "aiohttp")) == 3
     assert results.ratio((row, "trioweb"), (row, "raw")) is None
     assert results.ratio(("idle-deflate", "trioweb"), ("idle", "trioweb")) == pytest.approx(1.4)
+    for bare, typed in ((400, 200), (100, 60), (90, 45)):
+        results.add("json", "trioweb", {"value": float(bare)})
+        results.add("typed", "trioweb", {"value": float(typed)})
+    assert results.ratio(("typed", "trioweb"), ("json", "trioweb")) == 0.5  # of medians: 0.6
 
 
 def test_targets_know_what_is_met(results: Results) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 from contextlib import AsyncExitStack
+from functools import partial
 
 import pytest
 import trio
+import trio.testing
 
 import trioweb
 from trioweb.testing import Conditions, Reset, Stall, VirtualNetwork, open_pair, run
@@ -87,3 +90,44 @@ def test_a_set_of_connections_has_the_same_order_each_time() -> None:
             return [ws.id for ws in {pair.client for pair in pairs}]
 
     assert run(main, seed=1) == run(main, seed=1)
+
+
+def test_nothing_of_it_is_left_to_the_garbage_collector() -> None:
+    """Many connections that come and go would else make it run, and stop all others."""
+
+    async def handler(ws: trioweb.WebSocket) -> None:
+        async for message in ws:
+            await ws.send(message)
+
+    async def one(url: str) -> None:
+        async with trioweb.connect(url) as ws:
+            await ws.send("x")
+            await ws.receive()
+            await ws.ping()
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            serve = partial(trioweb.serve, handler, 0, host="127.0.0.1")
+            server: trioweb.Server = await nursery.start(serve)
+            await one(server.url)  # what is made once
+            gc.collect()
+            gc.disable()
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            try:
+                await one(server.url)
+                while server.connections:
+                    await trio.testing.wait_all_tasks_blocked(0.01)
+                gc.collect()
+                left = [type(one).__name__ for one in gc.garbage if of_a_connection(one)]
+            finally:
+                gc.set_debug(0)
+                gc.garbage.clear()
+                gc.enable()
+            assert left == []
+            nursery.cancel_scope.cancel()
+
+    def of_a_connection(one: object) -> bool:
+        parts = type(one).__module__.split(".")
+        return parts[0] == "trioweb" and "testing" not in parts
+
+    trio.run(main)

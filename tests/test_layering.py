@@ -51,6 +51,7 @@ LAYERS: dict[str, list[str]] = {
         "_steps",  # the native ones, chosen by steps.py
         "steps",
         "attendant",
+        "gone",
         "outbox",
         "buckets",
         "inbox",  # pongs go to the outbox

@@ -134,6 +134,7 @@ class Attendant:
             self._scope = None
             self._has_left = True
             self._write()
+            self._listed, self._watches = [], []  # they hold connections, which hold this
 
     async def _take_turns(self) -> None:
         while True:

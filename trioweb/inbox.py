@@ -14,6 +14,7 @@ import trio
 
 from .buckets import Meter
 from .config import Limits
+from .gone import GONE
 from .lanes import InLane, current_turns
 from .outbox import Outbox
 from .parking import Parking
@@ -219,6 +220,10 @@ class Inbox(InLane):
             self.discarded += sum(not isinstance(one, Piece) or one.last for one in messages)
             messages.clear()
         self.emptied()
+
+    def disown(self) -> None:
+        """Let go of the connection, which is over."""
+        self._owner = GONE
 
     async def wait_heard(self) -> None:
         """Wait for the next bytes from the peer, whatever they are."""

@@ -129,8 +129,6 @@ class Lifecycle:
         self._own = OwnNursery()
         self._nursery: trio.Nursery | None = None
 
-    # --- the nursery -------------------------------------------------------------------------
-
     async def __aenter__(self) -> None:
         self._nursery = await self._own.__aenter__()
         if self._own_attendant:
@@ -157,6 +155,8 @@ class Lifecycle:
             self.reading.discard()
             self.connection = None  # what it holds goes with it, not with the next collection
             await self._own.__aexit__(None, None, None)
+            self.outbox.disown()
+            self.reading.disown()
 
     def start(self, task: str, run: Callable[[], Awaitable[None]] | None = None) -> None:
         """Start a background task, named for the connection: one of its own, or ``run``."""

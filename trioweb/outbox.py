@@ -15,6 +15,7 @@ import trio
 
 from .attendant import Attendant
 from .config import Limits, Timeouts
+from .gone import GONE
 from .lanes import OutLane, current_turns
 from .parking import Parking
 from .protocol.assembler import size_of
@@ -237,6 +238,10 @@ class Outbox(OutLane):
             self.data.append(frame)
             self.size += len(frame)
             self.schedule()
+
+    def disown(self) -> None:
+        """Let go of the connection, which is over."""
+        self._owner = GONE
 
     def abandon(self) -> None:
         """Drop what is queued: the connection is over."""
