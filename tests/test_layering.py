@@ -43,6 +43,7 @@ LAYERS: dict[str, list[str]] = {
         "pure_sockets",
         "_sockets",  # the native ones, chosen by transport.py
         "transport",
+        "tls",
         "host",
         "pure_turns",
         "pure_lanes",

@@ -172,7 +172,7 @@ async def _try(asked: _Asked, options: _Options, end: float) -> _Opened:
         nonce=current_host.get().token_bytes(16),
     )
     request = exchange.request()  # a ValueError comes before anything is opened
-    stream = options.stream
+    stream: trio.abc.Stream | Transport | None = options.stream
     if stream is None:
         stream = await dial(
             asked.address,

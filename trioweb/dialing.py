@@ -9,8 +9,8 @@ from __future__ import annotations
 import base64
 import math
 import ssl
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, cast
 
 import trio
@@ -20,7 +20,8 @@ from .config import Limits
 from .errors import ConnectFailed, HandshakeTimeout, ProxyError
 from .host import current_host
 from .protocol.http import ClientExchange, HttpError, check_host
-from .transport import HEAD_READ
+from .tls import speak_tls
+from .transport import HEAD_READ, Transport
 from .types import Response
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ async def dial(
     ssl_context: ssl.SSLContext | None,
     limits: Limits,
     seconds: float,
-) -> trio.abc.Stream:
-    """Return a stream to an address: TCP or a tunnel, with TLS for ``wss``, within ``seconds``.
+) -> trio.abc.Stream | Transport:
+    """Return a stream or a transport to an address: TCP or a tunnel, with TLS for ``wss``, within ``seconds``.
 
     Raises `ConnectFailed`, its subclass `ProxyError`, or `HandshakeTimeout`.
     """
@@ -49,8 +50,7 @@ async def dial(
         else:
             stream = await _open_tunnel(address, proxy, limits)
         if address.tls:
-            where = (address.host, address.endpoint)
-            stream = await _speak_tls(stream, ssl_context, where, ConnectFailed)
+            return await _speak_tls(stream, ssl_context, (address.host, address.endpoint))
         return stream
     raise HandshakeTimeout(f"no connection to {way} within {seconds:.3g} s")
 
@@ -65,24 +65,40 @@ async def _open_tcp(
 
 
 async def _speak_tls(
-    stream: trio.abc.Stream,
-    context: ssl.SSLContext | None,
-    where: tuple[str, str],
-    failure: type[ConnectFailed],
-) -> trio.abc.Stream:
+    stream: trio.abc.Stream, context: ssl.SSLContext | None, where: tuple[str, str]
+) -> Transport:
     name, endpoint = where
+    with _told_of_tls(endpoint, ConnectFailed):
+        transport, _ = await speak_tls(stream, _context(context), server_hostname=name)
+        return transport
+
+
+async def _speak_tls_to_proxy(stream: trio.abc.Stream, proxy: Proxy) -> trio.abc.Stream:
+    """Return a stream: what leads through the proxy takes nothing else."""
+    tls = trio.SSLStream(
+        stream, _context(proxy.ssl_context), server_hostname=proxy.host, https_compatible=True
+    )
     async with _closed_on_failure(stream):
-        if context is None:
-            context = ssl.create_default_context()
-            # A server of HTTP/2 too would else have to guess (RFC 7301). Contexts of users
-            # stay as they are: they may serve for other things.
-            context.set_alpn_protocols(["http/1.1"])
-        tls = trio.SSLStream(stream, context, server_hostname=name, https_compatible=True)
-        try:
+        with _told_of_tls(f"the proxy {proxy}", ProxyError):
             await tls.do_handshake()
-        except trio.BrokenResourceError as error:
-            raise failure(f"no TLS with {endpoint}: {error.__cause__ or error}") from error
-        return tls
+    return tls
+
+
+def _context(context: ssl.SSLContext | None) -> ssl.SSLContext:
+    if context is None:
+        context = ssl.create_default_context()
+        # A server of HTTP/2 too would else have to guess (RFC 7301). Contexts of users
+        # stay as they are: they may serve for other things.
+        context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+@contextmanager
+def _told_of_tls(endpoint: str, failure: type[ConnectFailed]) -> Generator[None]:
+    try:
+        yield
+    except trio.BrokenResourceError as error:
+        raise failure(f"no TLS with {endpoint}: {error.__cause__ or error}") from error
 
 
 @asynccontextmanager
@@ -101,8 +117,7 @@ async def _open_tunnel(address: Address, proxy: Proxy, limits: Limits) -> trio.a
         _socks_library()  # is it there? Before anything is opened
     stream = await _open_tcp(proxy.host, proxy.port, f"the proxy {proxy}", ProxyError)
     if proxy.scheme == "https":
-        where = (proxy.host, f"the proxy {proxy}")
-        stream = await _speak_tls(stream, proxy.ssl_context, where, ProxyError)
+        stream = await _speak_tls_to_proxy(stream, proxy)
     async with _closed_on_failure(stream):
         try:
             if socks:

@@ -20,7 +20,8 @@ import trio
 from .forwarded import TrustedProxies, read_proxy_header
 from .host import NamedListener, current_host
 from .protocol.proxy import Address
-from .transport import SocketTransport, Transport, as_tls
+from .tls import speak_tls
+from .transport import SocketTransport, Transport, adapt, as_tls
 
 __all__ = [
     "accept_all",
@@ -188,10 +189,11 @@ def _accept_in_line(listening: trio.socket.SocketType) -> list[SocketTransport]:
 
 async def enter(
     stream: trio.abc.Stream, context: ssl.SSLContext | None, proxies: TrustedProxies | None
-) -> tuple[trio.abc.Stream, Address | None]:
+) -> tuple[Transport, str, Address | None]:
     """Read what comes before HTTP: a PROXY header, with the client's address, and TLS.
 
-    Raises `ProxyHeaderError`, `EOFError` and `trio.BrokenResourceError`.
+    Returns what HTTP is spoken on, "http" or "https", and that address. Raises `ProxyHeaderError`,
+    `EOFError` and `trio.BrokenResourceError`.
     """
     source: Address | None = None
     if proxies is not None and proxies.proxy_protocol:
@@ -200,12 +202,16 @@ async def enter(
         if isinstance(stream, trio.SocketStream):
             # TLS takes 37 KiB before its first byte: not for those who say nothing at all.
             await trio.lowlevel.wait_readable(stream.socket)
-        stream = trio.SSLStream(stream, context, server_side=True)
-    if (tls := as_tls(stream)) is not None:
+        transport, protocol = await speak_tls(stream, context, server_side=True)
+    elif (tls := as_tls(stream)) is not None:
         await tls.do_handshake()
-        if tls.selected_alpn_protocol() not in (None, "http/1.1"):
-            raise EOFError("it wants to speak another protocol than HTTP/1.1")
-    return stream, source
+        transport, protocol = adapt(stream), tls.selected_alpn_protocol()
+    else:
+        return adapt(stream), "http", source
+    if protocol not in (None, "http/1.1"):
+        await trio.aclose_forcefully(transport)
+        raise EOFError("it wants to speak another protocol than HTTP/1.1")
+    return transport, "https", source
 
 
 def name_of(ends: Transport | None) -> str:

@@ -30,8 +30,6 @@ from .transport import (
     SocketTransport,
     StreamTransport,
     Transport,
-    adapt,
-    as_tls,
     host_and_port,
 )
 from .types import Close, CloseCode, Content, Request, Response, Side
@@ -66,11 +64,12 @@ async def handshake(
                 else:
                     # Asked for its names now: a socket that has broken no longer tells them.
                     ends = StreamTransport(stream)
-                    stream, source = await enter(stream, options.ssl_context, options.proxies)
+                    transport, scheme, source = await enter(
+                        stream, options.ssl_context, options.proxies
+                    )
                     if source is not None and options.proxies and options.proxies.header is None:
                         visit.identify(source)
-                    scheme = "http" if as_tls(stream) is None else "https"
-                    client = _Client(adapt(stream), ends, source, scheme, visit)
+                    client = _Client(transport, ends, source, scheme, visit)
                 return await _Exchange(client, options, attendant, draining, scope).run()
             finally:
                 scopes.discard(scope)

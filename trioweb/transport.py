@@ -119,6 +119,10 @@ class NonblockingTransport(Transport):
     def write_nowait(self, data: bytes | memoryview) -> int:
         """Return how many of the bytes were taken, 0 where one must wait."""
 
+    #: How many bytes may have left although `write_nowait` has not said so. Above 0 what it did not
+    #: take must come again before anything else, or nothing at all (TLS encrypts whole pieces).
+    holds: int = 0
+
     #: Does as `write_nowait` with a head and a large body, which is not copied; None: it cannot.
     write_both_nowait: Callable[[bytes, Message], int] | None = None
 
@@ -302,7 +306,7 @@ class StreamTransport(Transport):
             await self._stream.aclose()
 
 
-def adapt(stream: trio.abc.Stream) -> Transport:
+def adapt(stream: trio.abc.Stream | Transport) -> Transport:
     """Return the best transport for a stream, and take the stream over.
 
     A stream that is a `Transport` itself stays as it is.

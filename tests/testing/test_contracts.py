@@ -17,7 +17,7 @@ import time
 import msgspec
 import pytest
 import trio
-from trio.testing import lockstep_stream_pair, memory_stream_pair
+from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair
 
 import trioweb
 from trioweb import lifecycle, serving
@@ -25,6 +25,7 @@ from trioweb.abc import Observer
 from trioweb.testing import Conditions, VirtualNetwork, open_pair
 from trioweb.testing.contracts import check_codec, check_observer, check_transport, ends
 from trioweb.testing.memory import CollectingObserver, FormCodec
+from trioweb.tls import TlsTransport
 from trioweb.transport import NonblockingTransport, SocketTransport, StreamTransport, Transport
 
 # --- codecs ----------------------------------------------------------------------------------
@@ -702,6 +703,23 @@ def over_tls(server_tls, client_tls, *, https: bool):
     return make_pair
 
 
+def over_nonblocking_tls(make_pair, server_tls, client_tls):
+    async def make_tls_pair():
+        one, other = await make_pair()
+        client = TlsTransport(one, client_tls, server_hostname="localhost")
+        server = TlsTransport(other, server_tls, server_side=True)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.do_handshake)
+            nursery.start_soon(server.do_handshake)
+        virtual = isinstance(trio.lowlevel.current_clock(), MockClock)
+        with trio.move_on_after(100 if virtual else 0.1):  # a server sends tickets, too
+            while client.read_nowait(1) is None:
+                await client.wait_readable()
+        return client, server
+
+    return make_tls_pair
+
+
 async def virtual_pair(conditions):
     network = VirtualNetwork(conditions=conditions)
     with network.host("server") as host:
@@ -742,6 +760,21 @@ async def test_tls_keeps_its_promises(
     server_tls: ssl.SSLContext, client_tls: ssl.SSLContext, https: bool
 ):
     await check_transport(over_tls(server_tls, client_tls, https=https))
+
+
+@pytest.mark.parametrize("make_pair", [over_socket_pair(), over_tcp])
+async def test_nonblocking_tls_keeps_its_promises(
+    server_tls: ssl.SSLContext, client_tls: ssl.SSLContext, make_pair
+):
+    await check_transport(over_nonblocking_tls(make_pair, server_tls, client_tls))
+
+
+@pytest.mark.parametrize("weather", ["perfect", "slow"])  # where a record needs few turns
+async def test_nonblocking_tls_keeps_its_promises_in_any_weather(
+    server_tls: ssl.SSLContext, client_tls: ssl.SSLContext, weather, autojump_clock
+):
+    pair = over_nonblocking_tls(lambda: virtual_pair(WEATHER[weather]), server_tls, client_tls)
+    await check_transport(pair, patience=1000)
 
 
 @pytest.mark.parametrize("weather", WEATHER)

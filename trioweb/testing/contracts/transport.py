@@ -49,7 +49,8 @@ async def check_transport(
     - ``read_nowait`` gives None and ``write_nowait`` 0 where one must wait; ``wait_readable`` and
       ``wait_writable`` wait just then, and return when there is something or room;
     - ``interrupt`` wakes both, also at the very moment at which they begin;
-    - a cancelled ``read`` loses nothing, and a cancelled ``write`` has taken nothing;
+    - a cancelled ``read`` loses nothing, and a cancelled ``write`` has taken nothing, though up to
+      ``holds`` bytes may have left;
     - ``close`` closes at once.
 
     Not checked: addresses, speed, two readers or writers at a time (trioweb has one of each), and
