@@ -39,7 +39,7 @@ async def dial(
     limits: Limits,
     seconds: float,
 ) -> trio.abc.Stream | Transport:
-    """Return a stream or a transport to an address: TCP or a tunnel, with TLS for ``wss``, within ``seconds``.
+    """Return what leads to an address: TCP or a tunnel, with TLS for ``wss``, within ``seconds``.
 
     Raises `ConnectFailed`, its subclass `ProxyError`, or `HandshakeTimeout`.
     """

@@ -33,7 +33,7 @@ async def speak_tls(
 ) -> tuple[Transport, str | None]:
     """Shake hands on a stream; return the transport, and the protocol that ALPN agreed on.
 
-    Takes the stream over. Raises `trio.BrokenResourceError`; then, and when cancelled, it is closed.
+    Takes the stream over, and closes it when cancelled, or with a `trio.BrokenResourceError`.
     """
     below = adapt(stream)
     try:

@@ -1,9 +1,9 @@
 """One interface over what carries the bytes.
 
-A *non-blocking* transport (a socket, a virtual network) can be read and written without waiting;
-then the task that wants a message reads it itself, and a message is written by the task that
-sends it. Any other `trio.abc.Stream` (TLS, a foreign one) is adapted, and its reading and
-writing are left to the connection's own tasks, since cancelling those may break a stream.
+A *non-blocking* transport (a socket, TLS on one, a virtual network) can be read and written without
+waiting; then the task that wants a message reads it itself, and a message is written by the task
+that sends it. Any other `trio.abc.Stream` is adapted, and its reading and writing are left to the
+connection's own tasks, since cancelling those may break a stream.
 
 Every transport raises `trio.BrokenResourceError` when the link is broken, and
 `trio.ClosedResourceError` after `aclose`.
