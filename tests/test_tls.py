@@ -19,12 +19,15 @@ from tests.helpers import (
     dialling,
     echo,
     frame,
+    guard,
     serving,
     tasks,
     upgraded,
     virtual_clock,
 )
 from trioweb import Timeouts
+from trioweb.tls import TlsTransport
+from trioweb.transport import SocketTransport
 
 
 @pytest.fixture
@@ -281,3 +284,50 @@ async def test_bytes_of_the_peer_are_not_in_the_log(server_tls, caplog):
         await peer.rest()
     assert "left during the handshake" in caplog.text
     assert "secret" not in caplog.text
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_a_goodbye_right_behind_the_last_bytes_is_an_end(server_tls, client_tls, together):
+    """The peer waits for ours then, and others hang for ten seconds if it does not come."""
+    one, other = socket.socketpair()
+    client = TlsTransport(SocketTransport(one), client_tls, server_hostname="localhost")
+    server = TlsTransport(SocketTransport(other), server_tls, server_side=True)
+    with guard():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.do_handshake)
+            nursery.start_soon(server.do_handshake)
+        assert server.write_nowait(b"the last") == 8
+        if not together:
+            assert await client.read(100) == b"the last"
+        server._say_goodbye()
+        server._push()
+        if together:
+            assert await client.read(100) == b"the last"
+        for _ in range(2):
+            assert await client.read(100) == b""
+        client.close()
+        assert await server.read(100) == b""
+        server.close()
+
+
+async def test_what_is_no_tls_behind_tls_breaks_the_link_behind_what_came_before(
+    server_tls, client_tls
+):
+    one, other = socket.socketpair()
+    raw = SocketTransport(other)
+    client = TlsTransport(SocketTransport(one), client_tls, server_hostname="localhost")
+    server = TlsTransport(raw, server_tls, server_side=True)
+    with guard():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.do_handshake)
+            nursery.start_soon(server.do_handshake)
+        assert server.write_nowait(b"right") == 5
+        assert raw.write_nowait(b"\x17\x03\x03\x00\x20" + bytes(32)) == 37
+        assert await client.read(100) == b"right"
+        for _ in range(2):
+            with pytest.raises(trio.BrokenResourceError):
+                await client.read(100)
+        server.close()
+        client.close()
+        with pytest.raises(trio.ClosedResourceError):
+            client.read_nowait(1)

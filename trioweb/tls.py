@@ -89,8 +89,8 @@ class TlsTransport(NonblockingTransport):
         #: Bytes of a write that are in there. They count as taken when it is gone: until then
         #: whoever writes is to come back with them, for nobody else would see to the rest.
         self._held = 0
-        #: Whether what is left of the incoming bytes is no whole record.
-        self._dry = True
+        #: Whether OpenSSL has said that it needs more bytes; it may have read some ahead.
+        self._dry = False
         self._ended = False
         self._is_up = False
         self._is_closed = False
@@ -116,7 +116,6 @@ class TlsTransport(NonblockingTransport):
                 await self._below.wait_writable()
             if not self._is_up:
                 self._feed(await self._below.read(_READ))
-        self._dry = not self._incoming.pending
         await trio.lowlevel.checkpoint()
 
     def read_nowait(self, max_bytes: int) -> bytes | None:
@@ -135,7 +134,7 @@ class TlsTransport(NonblockingTransport):
 
     async def wait_readable(self) -> None:
         self._check()
-        if self._is_ready():
+        if self._ended or not self._dry:
             await trio.lowlevel.checkpoint()
         else:
             await self._below.wait_readable()
@@ -186,10 +185,6 @@ class TlsTransport(NonblockingTransport):
         if self._is_closed:
             raise trio.ClosedResourceError("transport is closed")
 
-    def _is_ready(self) -> bool:
-        """Whether there may be something to read that is here already."""
-        return self._ended or bool(self._tls.pending()) or not self._dry
-
     def _feed(self, data: bytes) -> None:
         """Take bytes from below, or their end."""
         if data:
@@ -202,7 +197,7 @@ class TlsTransport(NonblockingTransport):
         """Return what is here; None if it is not enough."""
         parts: list[bytes] = []
         left = max_bytes
-        while left and self._is_ready() and not self._ended:
+        while left and not (self._dry or self._ended):
             try:
                 part = self._tls.read(min(left, _RECORD))
             except ssl.SSLWantReadError:
@@ -217,9 +212,9 @@ class TlsTransport(NonblockingTransport):
                     self._push()
                 raise trio.BrokenResourceError("TLS failed") from error
             else:
+                self._ended = not part  # a goodbye
                 parts.append(part)
                 left -= len(part)
-                self._dry = not self._incoming.pending
         if parts:
             return parts[0] if len(parts) == 1 else b"".join(parts)
         return b"" if self._ended else None
