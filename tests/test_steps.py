@@ -18,6 +18,7 @@ import trio
 
 import trioweb
 from trioweb.connection import lifecycle_of
+from trioweb.reading import Reading
 from trioweb.testing import at_every_step, cancelled_at, open_pair, run
 
 Call: TypeAlias = Callable[[trioweb.WebSocket], Coroutine[Any, Any, Any]]
@@ -264,6 +265,25 @@ def test_a_second_receiver_is_refused(call: Call) -> None:
             with pytest.raises(trio.BusyResourceError):
                 await call(client)
             await server.send("x")
+
+    run(main, seed=0)
+
+
+@both_receives
+def test_an_interrupt_as_it_begins_to_wait_does_not_bar_the_next(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_: Reading) -> None:
+        raise KeyboardInterrupt
+
+    async def main() -> None:
+        async with open_pair() as (client, server, _):
+            with monkeypatch.context() as patch:
+                patch.setattr(Reading, "_attend", interrupt)
+                with pytest.raises(KeyboardInterrupt):
+                    await call(client)
+            await server.send("x")
+            assert await call(client) == "x"
 
     run(main, seed=0)
 
