@@ -1,4 +1,4 @@
-"""Builds the native modules with sanitizers, and runs the tests of the protocol with them.
+"""Builds the native modules with sanitizers, and runs the tests of what they do.
 
 ``python -m tests.sanitize``; arguments go to pytest instead of the tests that are chosen here. A
 fault (a byte read or written beyond what was allocated, a shift or a sum beyond its type) ends
@@ -33,6 +33,7 @@ TESTS = (
         f"tests/protocol/test_{name}.py"
         for name in ("framer", "both_framers", "machine", "encoder")
     ),
+    *("tests/test_lanes.py", "tests/test_steps.py"),
     *(f"tests/fuzz/test_{name}.py" for name in ("streams", "every", "corpus")),
     *("-k", " and ".join(f"not {name}" for name in _LEFT_OUT), "--hypothesis-profile=few"),
 )

@@ -18,6 +18,7 @@ import trio
 
 import trioweb
 from trioweb.connection import lifecycle_of
+from trioweb.reading import Reading
 from trioweb.testing import at_every_step, cancelled_at, open_pair, run
 
 Call: TypeAlias = Callable[[trioweb.WebSocket], Coroutine[Any, Any, Any]]
@@ -153,6 +154,27 @@ def test_a_task_may_be_one_call() -> None:
     run(main, seed=0)
 
 
+@every_call
+def test_trio_tells_what_is_wrong_with_one_in_place_of_its_method(call: Call) -> None:
+    async def check(client: trioweb.WebSocket, _: trioweb.WebSocket) -> None:
+        async with trio.open_nursery() as nursery:
+            with pytest.raises(TypeError, match=r"start_soon\(\w+, ...\)  # correct"):
+                nursery.start_soon(call(client))  # type: ignore[arg-type]  # that is the mistake
+
+    with_one_message(check)
+
+
+@every_call
+def test_it_tells_of_itself_before_it_is_awaited(call: Call) -> None:
+    async def check(client: trioweb.WebSocket, _: trioweb.WebSocket) -> None:
+        step = call(client)
+        assert inspect.getcoroutinestate(step) == inspect.CORO_CREATED
+        assert await step == (None if call is CALLS["send"] else "came")
+        assert inspect.getcoroutinestate(step) == inspect.CORO_CLOSED
+
+    with_one_message(check)
+
+
 @both_receives
 def test_where_it_waits_is_to_be_seen(call: Call) -> None:
     async def main() -> None:
@@ -264,6 +286,25 @@ def test_a_second_receiver_is_refused(call: Call) -> None:
             with pytest.raises(trio.BusyResourceError):
                 await call(client)
             await server.send("x")
+
+    run(main, seed=0)
+
+
+@both_receives
+def test_an_interrupt_as_it_begins_to_wait_does_not_bar_the_next(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_: Reading) -> None:
+        raise KeyboardInterrupt
+
+    async def main() -> None:
+        async with open_pair() as (client, server, _):
+            with monkeypatch.context() as patch:
+                patch.setattr(Reading, "_attend", interrupt)
+                with pytest.raises(KeyboardInterrupt):
+                    await call(client)
+            await server.send("x")
+            assert await call(client) == "x"
 
     run(main, seed=0)
 

@@ -104,14 +104,18 @@ cdef class Step:
 
     def close(self):
         """End it where it waits."""
+        if self.stage == NEW:
+            self.begin_body()
         self.stage = DONE
         if self.coroutine is not None:
             self.coroutine.close()
 
     def __getattr__(self, name):
+        if self.stage == NEW:
+            self.begin_body()
         if self.coroutine is None:
-            raise AttributeError(f"{name!r} of a step that does not wait")
-        return getattr(self.coroutine, name)  # cr_await and its like
+            raise AttributeError(f"{name!r} of a step that was done at once")
+        return getattr(self.coroutine, name)  # cr_await, __name__ and their like
 
     def __dealloc__(self):
         if self.stage == NEW and self.ws is not None:

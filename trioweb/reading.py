@@ -114,9 +114,9 @@ class Reading(Inbox):
         if self._waiting:
             raise trio.BusyResourceError("another task is receiving from this WebSocket")
         self._waiting = True
-        inbox, outbox = self.inbox, self._outbox
-        self._attend()
         try:
+            self._attend()
+            inbox, outbox = self.inbox, self._outbox
             # What we answered must be out before we wait for more; and one turn of the loop
             # later the next message is often there, which spares the wait on the socket.
             if outbox.data or outbox.control:

@@ -262,6 +262,23 @@ class Decoding(trio.abc.Channel[trioweb.Message]):
     async def aclose(self): ...
 
 
+async def test_a_codec_built_on_ours_does_what_it_adds(autojump_clock, ends):
+    class Doubling(Json[int]):
+        __slots__ = ()
+
+        def encode(self, value, /):
+            return super().encode(2 * value)
+
+        def decode(self, message, /):
+            return super().decode(message) + 1
+
+    here, there = (TypedChannel(one, Doubling(int)) for one in ends)
+    await here.send(1)
+    await here.send(2)
+    await trio.sleep(1)
+    assert [await there.receive(), await anext(there)] == [3, 5]
+
+
 async def test_what_the_channel_below_finds_invalid_is_answered_too():
     below = Decoding(trioweb.InvalidMessage("torn", path="$[3]"), '{"type":"move","x":1}')
     typed = TypedChannel(below, CODEC)

@@ -14,6 +14,8 @@ import msgspec
 import trio
 
 from ..codecs.checked import Checked
+from ..codecs.json import Json
+from ..codecs.msgpack import MsgPack
 from ..connection import WebSocket, lifecycle_of
 from ..errors import ConnectionBroken, ConnectionEnded, InvalidMessage
 from ..protocol.machine import check_close
@@ -41,6 +43,9 @@ class Nothing(enum.Enum):
 
 #: What `TypedChannel.take` returns where there is no value to be had at once.
 NOTHING: Final = Nothing.NOTHING
+
+#: The codecs whose ``encode`` and ``decode`` may be left out: those of a subclass may do more.
+_BARE: tuple[type, ...] = (Json, MsgPack)
 
 logger = logging.getLogger("trioweb.toolkit")
 
@@ -155,11 +160,11 @@ class TypedChannel(trio.abc.Channel[_T]):
             self._offer = life.outbox.offer
             self._offer_encoded = life.outbox.offer_encoded
             self._inbox = life.reading.inbox
-        # Of msgspec's codecs what they do without a function in between; None: of no other.
+        # Of our own codecs what they do without a function in between; None: of no other.
         self._makes: type[Message] | None = None
         self._bare_decode: Callable[[Message], _T] = codec.decode
         self._bare_encode: Callable[[Any], bytes] | None = None
-        if isinstance(codec, Checked):
+        if isinstance(codec, Checked) and type(codec) in _BARE:
             self._makes = codec.makes
             self._bare_decode = codec.bare_decode
             self._bare_encode = codec.bare_encode
