@@ -92,6 +92,8 @@ class TlsTransport(NonblockingTransport):
         #: Whether OpenSSL has said that it needs more bytes; it may have read some ahead.
         self._dry = False
         self._ended = False
+        #: What is wrong with what came, behind all that was right.
+        self._failed: ssl.SSLError | None = None
         self._is_up = False
         self._is_closed = False
 
@@ -134,7 +136,7 @@ class TlsTransport(NonblockingTransport):
 
     async def wait_readable(self) -> None:
         self._check()
-        if self._ended or not self._dry:
+        if self._ended or self._failed or not self._dry:
             await trio.lowlevel.checkpoint()
         else:
             await self._below.wait_readable()
@@ -197,7 +199,7 @@ class TlsTransport(NonblockingTransport):
         """Return what is here; None if it is not enough."""
         parts: list[bytes] = []
         left = max_bytes
-        while left and not (self._dry or self._ended):
+        while left and not (self._dry or self._ended or self._failed):
             try:
                 part = self._tls.read(min(left, _RECORD))
             except ssl.SSLWantReadError:
@@ -205,18 +207,17 @@ class TlsTransport(NonblockingTransport):
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
                 self._ended = True
             except ssl.SSLError as error:
-                if parts:  # first what came before it; the error comes again
-                    self._dry = False
-                    break
-                with suppress(trio.BrokenResourceError):
-                    self._push()
-                raise trio.BrokenResourceError("TLS failed") from error
+                self._failed = error
             else:
                 self._ended = not part  # a goodbye
                 parts.append(part)
                 left -= len(part)
         if parts:
             return parts[0] if len(parts) == 1 else b"".join(parts)
+        if self._failed is not None:
+            with suppress(trio.BrokenResourceError):
+                self._push()  # the alert that tells the peer why
+            raise trio.BrokenResourceError("TLS failed") from self._failed
         return b"" if self._ended else None
 
     def _push(self) -> bool:
