@@ -33,7 +33,7 @@ TESTS = (
         f"tests/protocol/test_{name}.py"
         for name in ("framer", "both_framers", "machine", "encoder")
     ),
-    *("tests/test_lanes.py", "tests/test_steps.py"),
+    *("tests/test_lanes.py", "tests/test_steps.py", "tests/test_values.py"),
     *(f"tests/fuzz/test_{name}.py" for name in ("streams", "every", "corpus")),
     *("-k", " and ".join(f"not {name}" for name in _LEFT_OUT), "--hypothesis-profile=few"),
 )

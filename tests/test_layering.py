@@ -49,6 +49,9 @@ LAYERS: dict[str, list[str]] = {
         "pure_lanes",
         "_lanes",  # the native ones, chosen by lanes.py
         "lanes",
+        "nothing",
+        "_values",  # the native one, chosen by values.py
+        "values",
         "_steps",  # the native ones, chosen by steps.py
         "steps",
         "attendant",

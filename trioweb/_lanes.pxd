@@ -44,6 +44,7 @@ cdef class OutLane:
     cdef public bint dead
     cdef public Py_ssize_t parked
     cdef bint pass_plain(self, message, list waiting, bint paid) except -1
+    cdef bint pass_encoded(self, bint is_text, bytes data, list waiting) except -1
     cdef bint _write_large(self, int first, message) except -1
     cdef bint _has_room(self) except -1
     cdef int _enqueue(self, bytes encoded, bint later) except -1

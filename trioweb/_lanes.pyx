@@ -189,6 +189,9 @@ cdef class OutLane:
 
     def offer_encoded(self, bint is_text, bytes data not None, list waiting not None):
         """Do as `offer`, with a message that is encoded already, and not large."""
+        return self.pass_encoded(is_text, data, waiting)
+
+    cdef bint pass_encoded(self, bint is_text, bytes data, list waiting) except -1:
         cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
         if size > self.plain or size >= LARGE or not self._has_room():
             return False

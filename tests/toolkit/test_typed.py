@@ -17,9 +17,10 @@ from tests.channels import channel_pair
 from tests.helpers import guard
 from trioweb.codecs.json import Json
 from trioweb.codecs.msgpack import MsgPack
+from trioweb.nothing import NOTHING
 from trioweb.testing import FormCodec, VirtualNetwork, open_pair
 from trioweb.testing import run as run_deterministic
-from trioweb.toolkit.typed import NOTHING, Tolerance, TypedChannel
+from trioweb.toolkit.typed import Tolerance, TypedChannel
 from trioweb.toolkit.wire import Error
 
 

@@ -9,8 +9,9 @@ import msgspec
 import trio
 
 from ..codecs.json import Json
+from ..nothing import NOTHING
 from ..types import Message
-from .typed import NOTHING, Answer, CodecOf, Tolerance, TypedChannel, error_answer
+from .typed import Answer, CodecOf, Tolerance, TypedChannel, error_answer
 
 __all__ = ["MessageHandler", "MessageMiddleware", "Messages"]
 

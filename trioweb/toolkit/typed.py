@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import enum
 import logging
 from collections import deque
-from collections.abc import Callable, Sized
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn, Protocol, TypeAlias, TypeVar
+from typing import Any, NoReturn, Protocol, TypeAlias, TypeVar
 
 import msgspec
 import trio
@@ -18,31 +17,21 @@ from ..codecs.json import Json
 from ..codecs.msgpack import MsgPack
 from ..connection import WebSocket, lifecycle_of
 from ..errors import ConnectionBroken, ConnectionEnded, InvalidMessage
+from ..nothing import NOTHING, Nothing
 from ..protocol.machine import check_close
 from ..types import CloseCode, Message
+from ..values import ValueLane
 from .ends import close_channel
 from .wire import Error
 
 __all__ = [
-    "NOTHING",
     "Answer",
     "CodecOf",
-    "Nothing",
     "Tolerance",
     "TypedChannel",
     "TypedStatistics",
     "error_answer",
 ]
-
-
-class Nothing(enum.Enum):
-    """No value: one of its own, for a value may be None."""
-
-    NOTHING = enum.auto()
-
-
-#: What `TypedChannel.take` returns where there is no value to be had at once.
-NOTHING: Final = Nothing.NOTHING
 
 #: The codecs whose ``encode`` and ``decode`` may be left out: those of a subclass may do more.
 _BARE: tuple[type, ...] = (Json, MsgPack)
@@ -146,28 +135,23 @@ class TypedChannel(trio.abc.Channel[_T]):
         self._times: deque[float] = deque()
         self._invalid = 0
         self._ignored = 0
-        #: A message that `take` could not decode; `receive` is to say what is wrong with it.
-        self._found: Message | None = None
-        # Of a WebSocket the ways without a coroutine in between: they count towards the checkpoints
-        # that are due, and give None, or False, where one is, or anything else needs more thought.
-        self._take: Callable[[], Message | None] = _nothing
-        self._offer: Callable[[object, Sized], bool] = _refusal
-        self._offer_encoded: Callable[[bool, bytes, Sized], bool] = _refusal
-        self._inbox: Sized = ()
-        if isinstance(channel, WebSocket):
+        self._lane: ValueLane[_T] | None = None
+        #: Returns the next value if it is here, and needs no await; else `NOTHING`: `receive` it.
+        self.take: Callable[[], _T | Nothing] = _nothing
+        #: Sends a value if that needs no await; else returns its message, which is to be sent.
+        #: Raises `TypeError` for one that the codec cannot express.
+        self.offer: Callable[[Any], Message | None] = codec.encode
+        if isinstance(channel, WebSocket) and isinstance(codec, Checked) and type(codec) in _BARE:
             life = lifecycle_of(channel)
-            self._take = life.reading.take
-            self._offer = life.outbox.offer
-            self._offer_encoded = life.outbox.offer_encoded
-            self._inbox = life.reading.inbox
-        # Of our own codecs what they do without a function in between; None: of no other.
-        self._makes: type[Message] | None = None
-        self._bare_decode: Callable[[Message], _T] = codec.decode
-        self._bare_encode: Callable[[Any], bytes] | None = None
-        if isinstance(codec, Checked) and type(codec) in _BARE:
-            self._makes = codec.makes
-            self._bare_decode = codec.bare_decode
-            self._bare_encode = codec.bare_encode
+            self._lane = ValueLane(
+                life.reading,
+                life.outbox,
+                codec.makes,
+                codec.bare_decode,
+                codec.bare_encode,
+                codec.encode,
+            )
+            self.take, self.offer = self._lane.take, self._lane.offer
 
     async def send(self, value: Any) -> None:
         """Send a value; raises `TypeError` for one that the codec cannot express.
@@ -187,7 +171,9 @@ class TypedChannel(trio.abc.Channel[_T]):
         while True:
             if (value := self.take()) is not NOTHING:
                 return value
-            message, self._found = self._found, None
+            message: Message | None = None
+            if self._lane is not None:
+                message, self._lane.found = self._lane.found, None
             if message is None:
                 try:
                     message = await self.channel.receive()
@@ -208,40 +194,6 @@ class TypedChannel(trio.abc.Channel[_T]):
             return await self.receive()
         except trio.EndOfChannel:
             raise StopAsyncIteration from None
-
-    def take(self) -> _T | Nothing:
-        """Return the next value if it is here, and needs no await; else `NOTHING`: `receive` it."""
-        if self._found is not None:
-            return NOTHING
-        message = self._take()
-        if message is None:
-            return NOTHING
-        try:
-            if type(message) is self._makes:
-                return self._bare_decode(message)
-            return self._decode(message)
-        except (ValueError, RecursionError):
-            self._found = message
-            return NOTHING
-
-    def offer(self, value: Any) -> Message | None:
-        """Send a value if that needs no await; else return its message, which is to be sent.
-
-        Raises `TypeError` for one that the codec cannot express.
-        """
-        if self._bare_encode is None:
-            message = self._encode(value)
-            return None if self._offer(message, self._inbox) else message
-        try:
-            data = self._bare_encode(value)
-            is_text = self._makes is str
-            if is_text and not data.isascii():
-                data.decode()  # a `msgspec.Raw` in it may hold anything
-        except (ValueError, OverflowError, RecursionError):
-            return self._encode(value)  # which says what is wrong
-        if self._offer_encoded(is_text, data, self._inbox):
-            return None
-        return data.decode() if is_text else data
 
     async def aclose(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Close the channel below; ``code`` and ``reason`` are for those that can tell them."""
@@ -288,13 +240,9 @@ class TypedChannel(trio.abc.Channel[_T]):
         raise trio.BrokenResourceError(reason) from invalid
 
 
-def _nothing() -> None:
-    """Take no message ahead of ``receive``."""
-
-
-def _refusal(*message: object) -> bool:  # noqa: ARG001 - as `OutLane.offer`
-    """Send nothing without ``send``."""
-    return False
+def _nothing() -> Nothing:
+    """Take nothing ahead of ``receive``."""
+    return NOTHING
 
 
 def _is_error(message: Message) -> bool:
