@@ -173,9 +173,10 @@ class TlsTransport(NonblockingTransport):
 
     async def linger(self) -> None:
         self._say_goodbye()
-        while not self._push():
-            await self._below.wait_writable()
-        await self._below.linger()
+        with suppress(trio.BrokenResourceError):  # a peer that left it unread resets the link
+            while not self._push():
+                await self._below.wait_writable()
+            await self._below.linger()
 
     def close(self) -> None:
         if not self._is_closed:
