@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import socket
 import ssl
+import weakref
 
 import pytest
 import trio
@@ -58,6 +60,20 @@ def hello(context: ssl.SSLContext) -> bytes:
     with pytest.raises(ssl.SSLWantReadError):
         tls.do_handshake()
     return outgoing.read()
+
+
+async def shaken(
+    client_tls: ssl.SSLContext, server_tls: ssl.SSLContext
+) -> tuple[TlsTransport, TlsTransport, SocketTransport]:
+    """Return both ends of a connection, and what is below the server's."""
+    one, other = map(SocketTransport, socket.socketpair())
+    client = TlsTransport(one, client_tls, server_hostname="localhost")
+    server = TlsTransport(other, server_tls, server_side=True)
+    with guard():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.do_handshake)
+            nursery.start_soon(server.do_handshake)
+    return client, server, other
 
 
 async def talk(server: trioweb.Server, context: ssl.SSLContext) -> None:
@@ -289,13 +305,8 @@ async def test_bytes_of_the_peer_are_not_in_the_log(server_tls, caplog):
 @pytest.mark.parametrize("together", [True, False])
 async def test_a_goodbye_right_behind_the_last_bytes_is_an_end(server_tls, client_tls, together):
     """The peer waits for ours then, and others hang for ten seconds if it does not come."""
-    one, other = socket.socketpair()
-    client = TlsTransport(SocketTransport(one), client_tls, server_hostname="localhost")
-    server = TlsTransport(SocketTransport(other), server_tls, server_side=True)
+    client, server, _ = await shaken(client_tls, server_tls)
     with guard():
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(client.do_handshake)
-            nursery.start_soon(server.do_handshake)
         assert server.write_nowait(b"the last") == 8
         if not together:
             assert await client.read(100) == b"the last"
@@ -313,14 +324,8 @@ async def test_a_goodbye_right_behind_the_last_bytes_is_an_end(server_tls, clien
 async def test_what_is_no_tls_behind_tls_breaks_the_link_behind_what_came_before(
     server_tls, client_tls
 ):
-    one, other = socket.socketpair()
-    raw = SocketTransport(other)
-    client = TlsTransport(SocketTransport(one), client_tls, server_hostname="localhost")
-    server = TlsTransport(raw, server_tls, server_side=True)
+    client, server, raw = await shaken(client_tls, server_tls)
     with guard():
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(client.do_handshake)
-            nursery.start_soon(server.do_handshake)
         assert server.write_nowait(b"right") == 5
         assert raw.write_nowait(b"\x17\x03\x03\x00\x20" + bytes(32)) == 37
         assert await client.read(100) == b"right"
@@ -331,3 +336,63 @@ async def test_what_is_no_tls_behind_tls_breaks_the_link_behind_what_came_before
         client.close()
         with pytest.raises(trio.ClosedResourceError):
             client.read_nowait(1)
+
+
+async def test_records_without_data_do_not_hold_up_others(ca, client_tls):
+    """A peer may send them faster than we can read: one read takes one portion of them."""
+    context = server_context(ca)
+    context.num_tickets = 400  # of some 250 bytes
+    client, server, _ = await shaken(client_tls, context)
+    with guard():
+        assert server.write_nowait(b"behind them") == 11
+        assert client.read_nowait(100) is None
+        assert await client.read(100) == b"behind them"
+        client.close()
+        server.close()
+
+
+async def test_a_peer_that_never_takes_what_tls_answers_is_cut(server_tls, client_tls):
+    """It asks for new keys again and again, say; the answers are not kept for ever."""
+    client, server, _ = await shaken(client_tls, server_tls)
+    with guard():
+
+        def ask_again() -> None:
+            for _ in range(1000):
+                client._outgoing.write(bytes(2**12))  # as OpenSSL does within a read
+                client.read_nowait(1)
+
+        with pytest.raises(trio.BrokenResourceError, match="takes nothing"):
+            ask_again()
+        client.close()
+        server.close()
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_server_that_misses_a_certificate_says_so(ca, version):
+    """In TLS 1.3 the client has shaken hands by then."""
+    context = server_context(ca)
+    context.verify_mode = ssl.CERT_REQUIRED
+    ca.configure_trust(context)
+    context.maximum_version = version
+    async with serving(ssl_context=context) as server:
+        why = "(?i)handshake.failure|certificate.required"
+        with pytest.raises(trioweb.TriowebError, match=why):
+            async with trioweb.connect(server.url, ssl_context=client_context(ca)):
+                pass
+
+
+async def test_a_link_that_is_no_tls_is_not_left_to_the_garbage_collector(server_tls, client_tls):
+    client, server, raw = await shaken(client_tls, server_tls)
+    with guard():
+        raw.write_nowait(b"\x17\x03\x03\x00\x20" + bytes(32))
+        with pytest.raises(trio.BrokenResourceError, match="MAC"):
+            await client.read(100)
+        server.close()
+        client.close()
+        gone = weakref.ref(client)
+        gc.disable()
+        try:
+            del client
+            assert gone() is None
+        finally:
+            gc.enable()

@@ -18,7 +18,7 @@ __all__ = ["TlsTransport", "speak_tls"]
 #: The most bytes in one record (RFC 8446, 5.1). OpenSSL reads records one by one, and
 #: `Timeouts.write` counts progress by them.
 _RECORD = 2**14
-#: Bytes that may wait: a record, and what TLS itself answers to what is read meanwhile.
+#: Bytes that may wait before nothing more is read: a record, and what TLS itself answers.
 _MOST_UNSENT = 2**17
 #: How much is read from below at once.
 _READ = 2**16
@@ -113,7 +113,7 @@ class TlsTransport(NonblockingTransport):
             except ssl.SSLError as error:
                 with suppress(trio.BrokenResourceError):
                     self._push()  # the alert that tells the peer why
-                raise trio.BrokenResourceError("TLS failed") from error
+                raise _broken(error) from error
             while not self._push():
                 await self._below.wait_writable()
             if not self._is_up:
@@ -122,17 +122,19 @@ class TlsTransport(NonblockingTransport):
 
     def read_nowait(self, max_bytes: int) -> bytes | None:
         self._check()
-        while True:
-            data = self._decrypt(max_bytes)
-            if self._outgoing.pending or self._unsent:  # an answer of TLS itself
-                with suppress(trio.BrokenResourceError):  # which is no matter of a read
-                    self._push()
-            if data is not None:
-                return data
+        if len(self._unsent) > _MOST_UNSENT:
+            raise trio.BrokenResourceError("the peer takes nothing of what TLS itself has to say")
+        data = self._decrypt(max_bytes)
+        if data is None:
+            # Once: a peer could go on for ever with records that hold nothing for us.
             fresh = self._below.read_nowait(_READ)
-            if fresh is None:
-                return None
-            self._feed(fresh)
+            if fresh is not None:
+                self._feed(fresh)
+                data = self._decrypt(max_bytes)
+        if self._outgoing.pending or self._unsent:  # an answer of TLS itself
+            with suppress(trio.BrokenResourceError):  # which is no matter of a read
+                self._push()
+        return data
 
     async def wait_readable(self) -> None:
         self._check()
@@ -152,7 +154,7 @@ class TlsTransport(NonblockingTransport):
             try:
                 self._held = self._tls.write(piece)
             except ssl.SSLError as error:
-                raise trio.BrokenResourceError("TLS failed") from error
+                raise _broken(error) from error
         return taken
 
     async def wait_writable(self) -> None:
@@ -207,7 +209,7 @@ class TlsTransport(NonblockingTransport):
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
                 self._ended = True
             except ssl.SSLError as error:
-                self._failed = error
+                self._failed = error.with_traceback(None)  # which leads back to this
             else:
                 self._ended = not part  # a goodbye
                 parts.append(part)
@@ -217,16 +219,12 @@ class TlsTransport(NonblockingTransport):
         if self._failed is not None:
             with suppress(trio.BrokenResourceError):
                 self._push()  # the alert that tells the peer why
-            raise trio.BrokenResourceError("TLS failed") from self._failed
+            raise _broken(self._failed) from self._failed
         return b"" if self._ended else None
 
     def _push(self) -> bool:
         """Give what is encrypted to the transport below; return whether it took all."""
         if self._outgoing.pending:
-            if len(self._unsent) > _MOST_UNSENT:
-                raise trio.BrokenResourceError(
-                    "the peer takes nothing of what TLS itself has to say"
-                )
             rest = bytes(self._unsent) if self._unsent else b""
             self._unsent = memoryview(rest + self._outgoing.read())
         if self._unsent:
@@ -245,3 +243,7 @@ class TlsTransport(NonblockingTransport):
             self._is_up = False
             with suppress(ssl.SSLError):  # the peer's goodbye is not here, as a rule
                 self._tls.unwrap()
+
+
+def _broken(error: ssl.SSLError) -> trio.BrokenResourceError:
+    return trio.BrokenResourceError(f"TLS failed: {error}")
