@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import missing
-from trioweb import Limits, pure_lanes
+from trioweb import Limits, pure_lanes, values
 from trioweb.codecs.json import Json
 from trioweb.codecs.msgpack import MsgPack
 from trioweb.nothing import NOTHING
-from trioweb.values import _ValueLane
 
+PureLane: Any = values._ValueLane
 native_lanes: Any = None
 native_values: Any = None
 with contextlib.suppress(ImportError):  # no compiler
@@ -37,6 +37,10 @@ def outcome(call: Callable[..., Any], *args: Any) -> Any:
         return call(*args)
     except TypeError as error:
         return str(error)
+
+
+def stay(_: object) -> None:
+    """Write nothing: what is sent is to be seen in the queue."""
 
 
 VALUES = st.one_of(
@@ -66,14 +70,11 @@ def test_both_do_the_same(
 ) -> None:
     seen: list[list[Any]] = []
     lanes: Any
-    for lanes, make in ((native_lanes, native_values.ValueLane), (pure_lanes, _ValueLane)):
+    for lanes, make in ((native_lanes, native_values.ValueLane), (pure_lanes, PureLane)):
         codec = kind(object)
         limits = Limits(outbox_bytes=room)
         inlane = lanes.InLane(lanes.Turn(), None, limits, 0.0)
-        outlane = type("Out", (lanes.OutLane,), {"schedule": lambda _: None})(
-            lanes.Turn(), [], limits
-        )
-        # It is not written, and so it stays in the queue.
+        outlane = type("Out", (lanes.OutLane,), {"schedule": stay})(lanes.Turn(), [], limits)
         outlane.plain = 100_000
         bare = codec.makes, codec.bare_decode, codec.bare_encode, codec.encode
         lane: Any = make(inlane, outlane, *bare)
@@ -93,7 +94,7 @@ def test_both_do_the_same(
 
 
 def test_nothing_is_taken_before_what_is_wrong_is_gone() -> None:
-    for lanes, make in ((native_lanes, native_values.ValueLane), (pure_lanes, _ValueLane)):
+    for lanes, make in ((native_lanes, native_values.ValueLane), (pure_lanes, PureLane)):
         codec = Json(int)
         inlane = lanes.InLane(lanes.Turn(), None, Limits(), 0.0)
         outlane = lanes.OutLane(lanes.Turn(), [], Limits())
