@@ -194,6 +194,8 @@ class TlsTransport(NonblockingTransport):
         """Take bytes from below, or their end."""
         if data:
             self._incoming.write(data)
+        elif self._is_up:  # not for OpenSSL, which would answer with an alert
+            self._ended = True
         else:
             self._incoming.write_eof()
         self._dry = False
