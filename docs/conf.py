@@ -44,7 +44,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(.*\.)?_[A-Z]\w*"),
     (
         r"py:.*",
-        r"trioweb\.(heartbeat|lifecycle|listening|nursery|outbox|protocol|reading|serving|transport|toolkit\.(calling|methods\.Method|peer\.Tally))\b.*",
+        r"trioweb\.(_steps|heartbeat|lifecycle|listening|nursery|outbox|protocol|reading|serving|steps|tls|transport|toolkit\.(calling|methods\.Method|peer\.Tally))\b.*",
     ),
     (r"py:.*", r"trioweb\.options\.Options"),
     (r"py:.*", r"trioweb\.toolkit\.(endpoints\.Endpoints|feed\.Feed)"),

@@ -69,7 +69,8 @@ PARTS = (
     Part("most", [f"--ignore={path}" for path in (*LONG, *TOOLKIT)]),
     Part("toolkit", [*TOOLKIT, "-q", "-o", "cache_dir=.pytest_cache/toolkit"]),
     Part("pure", [*PURE, *_NOT_TWICE, *_OTHER], pure=True),
-    Part("long", [*LONG, *_OTHER], covered=False),
+    Part("hostile", ["tests/hostile", *_OTHER], covered=False),
+    Part("long", [*(path for path in LONG if path != "tests/hostile"), *_OTHER], covered=False),
     Part("pure-fuzz", ["tests/fuzz", *_OTHER], pure=True, covered=False),
 )
 

@@ -136,10 +136,10 @@ class TypedChannel(trio.abc.Channel[_T]):
         self._invalid = 0
         self._ignored = 0
         self._lane: ValueLane[_T] | None = None
-        #: Returns the next value if it is here, and needs no await; else `NOTHING`: `receive` it.
+        # Returns the next value if it is here, and needs no await; else NOTHING: `receive` it.
         self.take: Callable[[], _T | Nothing] = _nothing
-        #: Sends a value if that needs no await; else returns its message, which is to be sent.
-        #: Raises `TypeError` for one that the codec cannot express.
+        # Sends a value if that needs no await; else returns its message, which is to be sent.
+        # Raises `TypeError` for one that the codec cannot express.
         self.offer: Callable[[Any], Message | None] = codec.encode
         if isinstance(channel, WebSocket) and isinstance(codec, Checked) and type(codec) in _BARE:
             life = lifecycle_of(channel)
