@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import ssl
 from contextlib import AsyncExitStack
 from functools import partial
 
@@ -11,6 +12,7 @@ import trio
 import trio.testing
 
 import trioweb
+from tests.helpers import guard
 from trioweb.testing import Conditions, Reset, Stall, VirtualNetwork, open_pair, run
 
 
@@ -131,3 +133,19 @@ def test_nothing_of_it_is_left_to_the_garbage_collector() -> None:
         return parts[0] == "trioweb" and "testing" not in parts
 
     trio.run(main)
+
+
+async def test_what_fails_before_tls_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_authorities(*_: object) -> ssl.SSLContext:
+        raise FileNotFoundError("the file of SSL_CERT_FILE")
+
+    monkeypatch.setattr(ssl, "create_default_context", no_authorities)
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with listener:
+        port = listener.socket.getsockname()[1]
+        with guard(), pytest.raises(FileNotFoundError, match="SSL_CERT_FILE"):
+            async with trioweb.connect(f"wss://localhost:{port}/"):
+                pass
+        async with await listener.accept() as accepted:
+            with guard():
+                assert await accepted.receive_some() == b""

@@ -68,20 +68,21 @@ async def _speak_tls(
     stream: trio.abc.Stream, context: ssl.SSLContext | None, where: tuple[str, str]
 ) -> Transport:
     name, endpoint = where
-    with _told_of_tls(endpoint, ConnectFailed):
-        transport, _ = await speak_tls(stream, _context(context), server_hostname=name)
+    async with _closed_on_failure(stream):
+        with _told_of_tls(endpoint, ConnectFailed):
+            transport, _ = await speak_tls(stream, _context(context), server_hostname=name)
         return transport
 
 
 async def _speak_tls_to_proxy(stream: trio.abc.Stream, proxy: Proxy) -> trio.abc.Stream:
     """Return a stream: what leads through the proxy takes nothing else."""
-    tls = trio.SSLStream(
-        stream, _context(proxy.ssl_context), server_hostname=proxy.host, https_compatible=True
-    )
     async with _closed_on_failure(stream):
+        tls = trio.SSLStream(
+            stream, _context(proxy.ssl_context), server_hostname=proxy.host, https_compatible=True
+        )
         with _told_of_tls(f"the proxy {proxy}", ProxyError):
             await tls.do_handshake()
-    return tls
+        return tls
 
 
 def _context(context: ssl.SSLContext | None) -> ssl.SSLContext:
