@@ -99,8 +99,7 @@ def test_an_error_names_the_path(codec, value, path, code, says):
         (BOTH[0], BOTH[1].encode(VALUES[0]), "Expected a text message"),
         (BOTH[1], BOTH[0].encode(VALUES[0]), "Expected a binary message"),
         (BOTH[0], '{"type":"say","text":"\ud800"}', "not Unicode"),
-        # msgspec says it by itself from 0.23 on.
-        (BOTH[1], b"\x82\xa4type\xa3say\xa4text\xa1\xff", "not Unicode|Invalid UTF-8"),
+        (BOTH[1], b"\x82\xa4type\xa3say\xa4text\xa1\xff", "not Unicode"),
         (Json(Any), "[" * 100_000, "too deep"),
         (MsgPack(Any), b"\x91" * 100_000, "too deep"),
         (MsgPack(Any), b"\x81\x80\x01", "hashable"),

@@ -18,6 +18,8 @@ _T = TypeVar("_T")
 _LONGEST = 200
 
 _AT = " - at `"
+#: What msgspec says from 0.23 on in place of a `UnicodeDecodeError`.
+_NOT_UTF8 = "Invalid UTF-8"
 
 
 class Checked(Generic[_T]):
@@ -46,7 +48,7 @@ class Checked(Generic[_T]):
         """Return what to raise for an error of the decoder."""
         if isinstance(error, RecursionError):
             return InvalidMessage("nested too deep")
-        if isinstance(error, UnicodeError):
+        if isinstance(error, UnicodeError) or str(error).startswith(_NOT_UTF8):
             return InvalidMessage("text that is not Unicode")
         text, at, path = str(error).rpartition(_AT)
         # For the key of a map: " - at `key` in `$.x`".
