@@ -34,7 +34,6 @@ cdef enum:
 cdef class Turn:
     """What the tasks of one run have received, or sent, since one of them last ran a checkpoint."""
 
-
     def due(self, Py_ssize_t size):
         """Count a call of so many bytes; tell whether it must run a checkpoint."""
         if self.count(size):
@@ -69,7 +68,6 @@ cdef inline Py_ssize_t length_of(object message) noexcept:
 
 cdef class InLane:
     """The inbox: what is decoded and not yet taken."""
-
 
     def __init__(self, Turn turn not None, framer, limits, double now):
         self.turn = turn
@@ -154,7 +152,6 @@ cdef class InLane:
 
 cdef class OutLane:
     """The outgoing queue, and the way of a message that may go without a second thought."""
-
 
     def __init__(self, Turn turn not None, list marked not None, limits):
         self.turn = turn

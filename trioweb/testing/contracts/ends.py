@@ -217,8 +217,13 @@ class TransportEnd:
         return False
 
     def _wants_more(self) -> bool:
+        """Tell whether more of the peer's stream is due, beyond which nothing may come."""
         flow = self.incoming
-        return flow.last is None or flow.received < flow.last
+        if flow.last is None or flow.received < flow.last:
+            return True
+        beyond = flow.received - flow.last
+        require(beyond <= flow.held, f"{self.name}.read: {beyond} bytes more than were written")
+        return False
 
     def _next(self, size: int) -> bytes | memoryview:
         data = self.outgoing.upcoming(size)
